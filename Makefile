@@ -1,0 +1,64 @@
+# Loadline. Bare `make` prints the targets.
+
+# Real data for tests and the example's content, where it is there.
+ifneq ($(wildcard ../shared/realworld/openapi.yml),)
+export LOADLINE_DATA ?= $(abspath ../shared)
+endif
+
+MODULES := .
+TOOLS   := .bin/staticcheck .bin/gofumpt
+
+.PHONY: help up build test check check-all bench tools servers sqlc clean
+
+help: ## print the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: servers build ## start everything and serve; ARGS="--help" prints its flags, Ctrl-C stops all
+	@exec .bin/loadline up $(ARGS)
+
+build: ## build the command and the example into .bin
+	@mkdir -p .bin
+	@go build -o .bin/loadline ./cmd/loadline
+
+test: servers ## vet and all tests, with -race, against real servers
+	go vet work
+	go test -race -timeout 10m work
+
+check: $(TOOLS) ## format, static analysis, tidy modules
+	@unformatted=$$(.bin/gofumpt -l $$(git ls-files '*.go' ':!:**/sqlc/*.go')); \
+	if [ -n "$$unformatted" ]; then echo "not formatted (run .bin/gofumpt -w):"; echo "$$unformatted"; exit 1; fi
+	@set -e; for module in $(MODULES); do echo "check $$module"; \
+	  (cd $$module && go vet ./... && $(CURDIR)/.bin/staticcheck ./... && GOWORK=off go mod tidy -diff); done
+
+check-all: servers check ## check, test, and the slow tests
+	go vet work
+	LOADLINE_SLOW=1 go test -race -timeout 60m -v work
+	$(MAKE) sqlc
+	@git diff --exit-code -- examples/conduit/postgres/sqlc || { echo "generated code is stale: make sqlc"; exit 1; }
+
+bench: servers ## run the benchmarks; ratios are printed with their intervals
+	go test -run '^$$' -bench . -benchmem work
+
+tools: $(TOOLS) ## build the pinned tools into .bin
+
+# Outside the workspace: their dependencies must not choose ours.
+$(TOOLS): tools/go.mod tools/go.sum
+	@mkdir -p .bin
+	GOWORK=off go -C tools build -o ../.bin/ tool
+	@touch $(TOOLS)
+
+sqlc:
+	cd examples/conduit && ../../.bin/sqlc generate
+
+# Apart from the other tools: it compiles PostgreSQL's parser, which takes minutes.
+.bin/sqlc: tools/sqlc/go.mod tools/sqlc/go.sum
+	@mkdir -p .bin
+	GOWORK=off go -C tools/sqlc build -o ../../.bin/ tool
+	@touch $@
+
+servers: ## install PostgreSQL and Redis where they are missing (Debian, Ubuntu)
+	@tools/install-servers.sh
+
+clean: ## stop the stack, delete its data and what was built
+	@if [ -x .bin/loadline ]; then .bin/loadline down --wipe; fi
+	rm -rf .bin .loadline

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+type logsCmd struct {
+	dataFlag
+	Service string `arg:"" optional:"" help:"Service as status names it; all when left out."`
+	Follow  bool   `short:"f" help:"Go on printing what is written."`
+	Lines   int    `short:"n" help:"Number of lines to begin with." default:"20"`
+}
+
+func (c *logsCmd) Run(ctx context.Context) error {
+	paths, err := filepath.Glob(filepath.Join(c.Data, "logs", "*.log"))
+	if err != nil {
+		return err
+	}
+	name := func(path string) string { return strings.TrimSuffix(filepath.Base(path), ".log") }
+	if c.Service != "" {
+		all := paths
+		paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return name(path) != c.Service })
+		if len(paths) == 0 {
+			names := make([]string, len(all))
+			for i, path := range all {
+				names[i] = name(path)
+			}
+			return fmt.Errorf("there is no log of %q in %s; there is: %s", c.Service, c.Data, strings.Join(names, ", "))
+		}
+	}
+	if len(paths) == 0 {
+		return fmt.Errorf("there are no logs in %s; start a stack with: loadline up", c.Data)
+	}
+	logs := make([]*logReader, len(paths))
+	for i, path := range paths {
+		prefix := ""
+		if len(paths) > 1 {
+			prefix = fmt.Sprintf("%-10s ", name(path))
+		}
+		log, err := openLog(path, prefix, max(0, c.Lines))
+		if err != nil {
+			return err
+		}
+		defer log.file.Close()
+		logs[i] = log
+	}
+	for {
+		for _, log := range logs {
+			if err := log.copyTo(os.Stdout); err != nil {
+				return err
+			}
+		}
+		if !c.Follow {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// logReader prints whole lines of a log that grows.
+type logReader struct {
+	file    *os.File
+	prefix  string
+	pending []byte // a line whose end is not written yet
+}
+
+func openLog(path, prefix string, lines int) (*logReader, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	l := &logReader{file: file, prefix: prefix}
+	if err := l.seekLines(lines); err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// seekLines goes to the beginning of the last lines, reading from the end.
+func (l *logReader) seekLines(lines int) error {
+	at, err := l.file.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	size, found := at, 0
+	for block := make([]byte, 32<<10); at > 0; {
+		n := min(at, int64(len(block)))
+		at -= n
+		if _, err := l.file.ReadAt(block[:n], at); err != nil {
+			return err
+		}
+		for i := n - 1; i >= 0; i-- {
+			if block[i] != '\n' || at+i == size-1 {
+				continue
+			}
+			if found++; found >= lines {
+				_, err := l.file.Seek(at+i+1, io.SeekStart)
+				return err
+			}
+		}
+	}
+	if lines == 0 {
+		at = size
+	}
+	_, err = l.file.Seek(at, io.SeekStart)
+	return err
+}
+
+func (l *logReader) copyTo(out io.Writer) error {
+	block := make([]byte, 32<<10)
+	for {
+		n, err := l.file.Read(block)
+		l.pending = append(l.pending, block[:n]...)
+		for {
+			line, rest, whole := bytes.Cut(l.pending, []byte("\n"))
+			if !whole {
+				break
+			}
+			if _, err := fmt.Fprintf(out, "%s%s\n", l.prefix, line); err != nil {
+				return err
+			}
+			l.pending = rest
+		}
+		if len(l.pending) > 1<<20 { // no line is as long
+			l.pending = nil
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

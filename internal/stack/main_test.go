@@ -1,0 +1,30 @@
+package stack
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// The test's own program is the NATS server that it starts.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 5 && os.Args[1] == "nats-server" {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		port, err := strconv.Atoi(os.Args[3])
+		if err == nil {
+			err = RunNATS(ctx, os.Args[5], port)
+		}
+		stop()
+		if err != nil {
+			_, _ = os.Stderr.WriteString(err.Error())
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}

@@ -1,0 +1,88 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// RunNATS runs a NATS server with JetStream until ctx is done, then shuts it down
+// in order. It is what the child process runs: the server is a Go module, so no
+// program has to be installed for it, and as a process of its own it can be
+// paused and killed like the others.
+func RunNATS(ctx context.Context, dir string, port int) error {
+	s, err := server.NewServer(&server.Options{
+		ServerName: "loadline",
+		Host:       "127.0.0.1",
+		Port:       port,
+		JetStream:  true,
+		StoreDir:   dir,
+		NoSigs:     true, // ctx carries the signals
+		LogtimeUTC: true,
+	})
+	if err != nil {
+		return fmt.Errorf("nats: %w", err)
+	}
+	s.ConfigureLogger()
+	go s.Start()
+	if !s.ReadyForConnections(30 * time.Second) {
+		s.Shutdown()
+		return errors.New("nats: not ready after 30 s")
+	}
+	stopped := make(chan struct{})
+	go func() {
+		s.WaitForShutdown()
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+		return errors.New("nats: the server ended by itself")
+	case <-ctx.Done():
+		s.Shutdown()
+		<-stopped
+		return nil
+	}
+}
+
+func startNATS(ctx context.Context, command []string, dir string, port int) (*process, error) {
+	data := filepath.Join(dir, "nats")
+	if err := os.MkdirAll(data, 0o755); err != nil {
+		return nil, err
+	}
+	p, err := startProcess(processSpec{
+		name: "nats",
+		argv: append(append([]string{}, command...), "--port", strconv.Itoa(port), "--store-dir", data),
+		dir:  data, log: filepath.Join(dir, "logs", "nats.log"), stopSignal: syscall.SIGTERM,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := await(ctx, p, 30*time.Second, func(ctx context.Context) error { return natsReady(ctx, "nats://"+loopback(port)) }); err != nil {
+		p.kill()
+		return nil, err
+	}
+	return p, nil
+}
+
+func natsReady(ctx context.Context, url string) error {
+	conn, err := nats.Connect(url, nats.Timeout(time.Second), nats.NoReconnect())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return err
+	}
+	_, err = js.AccountInfo(ctx)
+	return err
+}

@@ -1,0 +1,157 @@
+// Package loadline_test holds the repository to its own rules: every package says
+// what it is for, and imports point one way.
+package loadline_test
+
+import (
+	"encoding/json"
+	"errors"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/loadlinehq/loadline"
+
+// forbidden lists, for a package and everything below it, what it must not link,
+// directly or through others. A user feels this in the size of his binary and in
+// the versions that are forced on him. The longest prefix counts.
+var forbidden = map[string]map[string]string{
+	"": {
+		"testing":                  "it would be linked into every program",
+		module + "/internal/stack": "users' programs do not start servers",
+		"github.com/nats-io/nats-server/v2/server": "a server belongs into the command alone",
+		"github.com/pressly/goose/v3":              "migrations are the command's and the application's",
+		"github.com/alecthomas/kong":               "flags are the command's",
+	},
+	"/internal/stack": {
+		"testing":                         "it would be linked into the command",
+		"github.com/alecthomas/kong":      "flags are the command's",
+		"github.com/pressly/goose/v3":     "the stack knows no application",
+		module + "/cmd":                   "commands are imported by nobody",
+		module + "/examples":              "examples are imported by nobody",
+		"github.com/redis/rueidis":        "the stack only greets Redis",
+		"github.com/rogpeppe/go-internal": "for tests",
+	},
+	"/internal/stack/stacktest": {
+		module + "/cmd":              "commands are imported by nobody",
+		module + "/examples":         "examples are imported by nobody",
+		"github.com/alecthomas/kong": "flags are the command's",
+	},
+	"/cmd/loadline": {
+		"testing":            "it would be linked into the command",
+		module + "/examples": "the command runs any application",
+	},
+	"/examples/conduit": {
+		"testing":                  "it would be linked into the application",
+		module + "/internal/stack": "the application finds its servers by its environment",
+		module + "/cmd":            "commands are imported by nobody",
+	},
+	"/examples/conduit/contract": {}, // a test suite
+}
+
+type goPackage struct {
+	ImportPath string
+	Dir        string
+	Doc        string
+	GoFiles    []string
+	Deps       []string
+}
+
+func packages(t *testing.T) []goPackage {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Dir,Doc,GoFiles,Deps", "work").Output()
+	if err != nil {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+			t.Fatalf("go list: %v\n%s", err, exit.Stderr)
+		}
+		t.Fatal(err)
+	}
+	var all []goPackage
+	decoder := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p goPackage
+		err := decoder.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(p.GoFiles) > 0 {
+			all = append(all, p)
+		}
+	}
+	if len(all) < 5 {
+		t.Fatalf("go list found only %d packages", len(all))
+	}
+	return all
+}
+
+func TestPackagesAreDocumented(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		if strings.Contains(p.Dir, "/sqlc") {
+			continue // generated
+		}
+		doc := packageDoc(t, p)
+		if len(strings.Fields(doc)) < 12 {
+			t.Errorf("%s: the package's doc comment does not say what problem it solves: %q", p.ImportPath, doc)
+		}
+	}
+}
+
+func packageDoc(t *testing.T, p goPackage) string {
+	t.Helper()
+	var docs []string
+	for _, name := range p.GoFiles {
+		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, parser.ParseComments|parser.PackageClauseOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if file.Doc != nil {
+			docs = append(docs, name)
+			if len(docs) > 1 {
+				t.Errorf("%s: more than one file has the package's doc comment: %v", p.ImportPath, docs)
+			}
+			p.Doc = file.Doc.Text()
+		}
+	}
+	return p.Doc
+}
+
+func TestForbiddenImports(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		rule := ""
+		for prefix := range forbidden {
+			if below(p.ImportPath, module+prefix) && len(prefix) > len(rule) {
+				rule = prefix
+			}
+		}
+		for dep, why := range forbidden[rule] {
+			if i := slices.IndexFunc(p.Deps, func(d string) bool { return below(d, dep) }); i >= 0 {
+				t.Errorf("%s links %s: %s", p.ImportPath, p.Deps[i], why)
+			}
+		}
+	}
+}
+
+// below reports whether a package is another, or lies in a folder of it.
+func below(path, parent string) bool {
+	return path == parent || strings.HasPrefix(path, parent+"/")
+}
+
+// No package is a bag of things that have nothing in common.
+func TestPackageNames(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		if name := filepath.Base(p.Dir); slices.Contains([]string{"util", "utils", "common", "helpers", "misc", "base"}, name) {
+			t.Errorf("%s: name it for what it does", p.ImportPath)
+		}
+	}
+}

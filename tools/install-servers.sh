@@ -1,0 +1,42 @@
+#!/bin/sh
+# Installs PostgreSQL's and Redis' servers where they are missing. It knows Debian
+# and Ubuntu; elsewhere it says what is needed.
+set -eu
+
+packages=
+for dir in $(echo "$PATH" | tr ':' ' ') /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql@*/bin /usr/local/opt/postgresql@*/bin; do
+  if [ -x "$dir/initdb" ] && [ -x "$dir/postgres" ]; then postgres=yes; fi
+  if [ -x "$dir/redis-server" ] || [ -x "$dir/valkey-server" ]; then redis=yes; fi
+done
+[ "${postgres:-}" ] || packages="postgresql"
+[ "${redis:-}" ] || packages="$packages redis-server"
+[ "$packages" ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+  echo "missing:$packages; install PostgreSQL 14 or newer and Redis, then run this again" >&2
+  exit 1
+fi
+as_root=
+if [ "$(id -u)" != 0 ]; then
+  # No password on a machine without a terminal to type it at.
+  if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+    as_root=sudo
+  else
+    echo "missing; as root, run: apt-get install $packages" >&2
+    exit 1
+  fi
+fi
+
+echo "installing: $packages"
+# The packages start system-wide servers, which nobody has asked for; this is
+# Debian's way to say so (invoke-rc.d(8)).
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  trap '$as_root rm -f "$policy"' EXIT
+  printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+  $as_root chmod 755 "$policy"
+fi
+export DEBIAN_FRONTEND=noninteractive
+$as_root apt-get update -qq
+# shellcheck disable=SC2086 # two words are two packages
+$as_root apt-get install -qq --no-install-recommends -y $packages >/dev/null
