@@ -5,7 +5,7 @@ ifneq ($(wildcard ../shared/realworld/openapi.yml),)
 export LOADLINE_DATA ?= $(abspath ../shared)
 endif
 
-MODULES := .
+MODULES := . examples/conduit
 TOOLS   := .bin/staticcheck .bin/gofumpt
 
 .PHONY: help up build test check check-all bench tools servers sqlc clean
@@ -19,6 +19,7 @@ up: servers build ## start everything and serve; ARGS="--help" prints its flags,
 build: ## build the command and the example into .bin
 	@mkdir -p .bin
 	@go build -o .bin/loadline ./cmd/loadline
+	@go -C examples/conduit build -o ../../.bin/conduit ./cmd/conduit
 
 test: servers ## vet and all tests, with -race, against real servers
 	go vet work
@@ -47,7 +48,7 @@ $(TOOLS): tools/go.mod tools/go.sum
 	GOWORK=off go -C tools build -o ../.bin/ tool
 	@touch $(TOOLS)
 
-sqlc:
+sqlc: .bin/sqlc ## generate the example's query code
 	cd examples/conduit && ../../.bin/sqlc generate
 
 # Apart from the other tools: it compiles PostgreSQL's parser, which takes minutes.

@@ -1,0 +1,109 @@
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"path"
+
+	"github.com/loadlinehq/loadline/examples/conduit"
+	"github.com/loadlinehq/loadline/examples/conduit/auth"
+)
+
+// Store is what the API needs of the storage; package postgres implements it.
+// Inputs are cleaned before they are passed on.
+type Store interface {
+	CreateUser(ctx context.Context, r conduit.Registration, passwordHash string) (conduit.User, error)
+	UpdateUser(ctx context.Context, id int64, c conduit.UserChange, passwordHash string) (conduit.User, error)
+	UserByID(ctx context.Context, id int64) (conduit.User, error)
+	UserByEmail(ctx context.Context, email string) (conduit.User, error)
+
+	Profile(ctx context.Context, username string) (conduit.Profile, error)
+	Follow(ctx context.Context, viewer int64, username string) (conduit.Profile, error)
+	Unfollow(ctx context.Context, viewer int64, username string) (conduit.Profile, error)
+
+	Article(ctx context.Context, slug string) (conduit.Article, error)
+	CreateArticle(ctx context.Context, author int64, d conduit.Draft) (conduit.Article, error)
+	UpdateArticle(ctx context.Context, author int64, slug string, c conduit.ArticleChange) (conduit.Article, error)
+	DeleteArticle(ctx context.Context, author int64, slug string) error
+	Favorite(ctx context.Context, viewer int64, slug string) (conduit.Article, error)
+	Unfavorite(ctx context.Context, viewer int64, slug string) (conduit.Article, error)
+
+	ListArticles(ctx context.Context, f conduit.ArticleFilter, w conduit.Window) (conduit.ArticlePage, error)
+	Feed(ctx context.Context, viewer int64, w conduit.Window) (conduit.ArticlePage, error)
+	Tags(ctx context.Context) ([]string, error)
+
+	Comments(ctx context.Context, slug string) ([]conduit.Comment, error)
+	CreateComment(ctx context.Context, author int64, slug, body string) (conduit.Comment, error)
+	DeleteComment(ctx context.Context, author int64, slug string, id int64) error
+
+	// Marks returns what the viewer thinks of the articles and users.
+	Marks(ctx context.Context, viewer int64, articles, users []int64) (conduit.Marks, error)
+}
+
+// Config holds what the API is made of. All fields are required.
+type Config struct {
+	Store       Store
+	Passwords   *auth.Hasher
+	Tokens      *auth.Tokens
+	Health      *Health
+	Logger      *slog.Logger
+	CORSOrigins []string // of browser front ends; "*" allows all
+}
+
+type api struct {
+	store     Store
+	passwords *auth.Hasher
+	tokens    *auth.Tokens
+	log       *slog.Logger
+}
+
+// New returns the handler of the whole server: the API and the health checks.
+func New(c Config) http.Handler {
+	a := &api{store: c.Store, passwords: c.Passwords, tokens: c.Tokens, log: c.Logger}
+
+	mux := http.NewServeMux()
+	for pattern, m := range map[string]methods{
+		"/api/users":       {"POST": a.register},
+		"/api/users/login": {"POST": a.login},
+		"/api/user":        {"GET": a.required(a.getUser), "PUT": a.required(a.updateUser)},
+
+		"/api/profiles/{username}":        {"GET": a.optional(a.getProfile)},
+		"/api/profiles/{username}/follow": {"POST": a.required(a.follow), "DELETE": a.required(a.unfollow)},
+
+		"/api/articles":      {"GET": a.optional(a.listArticles), "POST": a.required(a.createArticle)},
+		"/api/articles/feed": {"GET": a.required(a.feed)},
+		"/api/articles/{slug}": {
+			"GET":    a.lenient(a.getArticle),
+			"PUT":    a.required(a.updateArticle),
+			"DELETE": a.required(a.deleteArticle),
+		},
+		"/api/articles/{slug}/favorite": {"POST": a.required(a.favorite), "DELETE": a.required(a.unfavorite)},
+		"/api/articles/{slug}/comments": {
+			"GET":  a.optional(a.listComments),
+			"POST": a.required(a.createComment),
+		},
+		"/api/articles/{slug}/comments/{id}": {"DELETE": a.required(a.deleteComment)},
+
+		"/api/tags": {"GET": a.listTags},
+
+		"/healthz": {"GET": c.Health.live},
+		"/readyz":  {"GET": c.Health.ready},
+		"/":        {},
+	} {
+		mux.Handle(pattern, a.handle(m))
+	}
+	return a.middleware(c.CORSOrigins, cleanPath(mux, a.handle(nil)))
+}
+
+// cleanPath keeps ServeMux from answering an address such as //api/tags with a
+// redirect, which the contract does not know: it names nothing.
+func cleanPath(mux, notFound http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p := r.URL.EscapedPath(); p != path.Clean(p) {
+			notFound.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}

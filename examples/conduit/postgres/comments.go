@@ -1,0 +1,68 @@
+package postgres
+
+import (
+	"context"
+
+	"github.com/loadlinehq/loadline/examples/conduit"
+	"github.com/loadlinehq/loadline/examples/conduit/postgres/sqlc"
+)
+
+// Comments returns the newest comments of an article, at most MaxComments, the
+// newest first. It returns ErrArticleNotFound.
+func (s *Store) Comments(ctx context.Context, slug string) ([]conduit.Comment, error) {
+	q := s.read(ctx)
+	articleID, err := q.ArticleIDBySlug(ctx, slug)
+	if err != nil {
+		return nil, domainError("comments", err, conduit.ErrArticleNotFound)
+	}
+	rows, err := q.ListComments(ctx, sqlc.ListCommentsParams{ArticleID: articleID, PageLimit: conduit.MaxComments})
+	if err != nil {
+		return nil, domainError("comments", err, nil)
+	}
+	comments := make([]conduit.Comment, len(rows))
+	for i, row := range rows {
+		comments[i] = comment(row)
+	}
+	return comments, nil
+}
+
+// CreateComment adds a comment to an article. It returns ErrArticleNotFound or
+// ErrNoViewer.
+func (s *Store) CreateComment(ctx context.Context, author int64, slug, body string) (conduit.Comment, error) {
+	row, err := s.write(ctx).CreateComment(ctx, sqlc.CreateCommentParams{AuthorID: author, Slug: slug, Body: body})
+	return comment(sqlc.ListCommentsRow(row)), domainError("create comment", err, conduit.ErrArticleNotFound)
+}
+
+// DeleteComment deletes a comment of the author's. It returns
+// ErrArticleNotFound, ErrCommentNotFound or ErrCommentForbidden.
+func (s *Store) DeleteComment(ctx context.Context, author int64, slug string, id int64) error {
+	found, err := s.write(ctx).DeleteComment(ctx, sqlc.DeleteCommentParams{Slug: slug, ID: id, AuthorID: author})
+	switch {
+	case err != nil:
+		return domainError("delete comment", err, nil)
+	case found.ArticleID == 0:
+		return conduit.ErrArticleNotFound
+	case found.AuthorID == 0:
+		return conduit.ErrCommentNotFound
+	case found.AuthorID != author:
+		return conduit.ErrCommentForbidden
+	case !found.Deleted: // somebody was quicker
+		return conduit.ErrCommentNotFound
+	}
+	return nil
+}
+
+func comment(row sqlc.ListCommentsRow) conduit.Comment {
+	return conduit.Comment{
+		ID:        row.ID,
+		Body:      row.Body,
+		CreatedAt: row.CreatedAt,
+		UpdatedAt: row.UpdatedAt,
+		Author: conduit.Profile{
+			ID:       row.AuthorID,
+			Username: row.AuthorUsername,
+			Bio:      row.AuthorBio,
+			Image:    row.AuthorImage,
+		},
+	}
+}

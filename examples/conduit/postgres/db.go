@@ -1,0 +1,138 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/loadlinehq/loadline/examples/conduit/postgres/sqlc"
+)
+
+// DB gives out the database by what a statement is about to do with it.
+//
+// A context that InTx has passed to its function carries the transaction: Read
+// and Write then both return it, and a nested InTx joins it.
+type DB interface {
+	// Read returns a handle for statements that change nothing.
+	Read(ctx context.Context) sqlc.DBTX
+	// Write returns a handle for statements of any kind.
+	Write(ctx context.Context) sqlc.DBTX
+	// InTx runs fn in a transaction, committed when fn returns nil and rolled
+	// back otherwise. The context that fn receives must not be used after it
+	// returns, nor by several goroutines at a time.
+	InTx(ctx context.Context, fn func(ctx context.Context) error) error
+}
+
+// Bounds of the pool and of what runs in it.
+const (
+	// DefaultMaxConns is a guess that leaves room for several instances within
+	// PostgreSQL's default of 100 connections.
+	DefaultMaxConns = 20
+
+	maxConnIdleTime = 30 * time.Second
+	connectTimeout  = 2 * time.Second
+	// Below the deadline of a request, so that the server gives up first and
+	// the connection survives.
+	statementTimeout = 5 * time.Second
+	// A transaction that idles for longer has lost its client.
+	idleInTxTimeout = 10 * time.Second
+)
+
+// Config configures a Primary.
+type Config struct {
+	URL string
+	// MaxConns bounds the pool. Default DefaultMaxConns. Too small, and
+	// requests wait for a connection; too large, and all instances together
+	// exceed the server's max_connections.
+	MaxConns int32
+}
+
+// Primary is a DB that sends every statement to one server.
+type Primary struct {
+	pool *pgxpool.Pool
+	// probe is a connection of its own for Ping. In the queue of the pool, an
+	// overload would look like a dead server, and every instance would leave
+	// the load balancer at once.
+	probe *pgxpool.Pool
+}
+
+// Open returns a Primary after it has reached the server once.
+func Open(ctx context.Context, c Config) (*Primary, error) {
+	config, err := pgxpool.ParseConfig(c.URL)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	config.MaxConns = DefaultMaxConns
+	if c.MaxConns > 0 {
+		config.MaxConns = c.MaxConns
+	}
+	config.MaxConnIdleTime = maxConnIdleTime
+	config.HealthCheckPeriod = maxConnIdleTime / 2 // when idle connections are looked for
+	config.ConnConfig.ConnectTimeout = connectTimeout
+	config.ConnConfig.RuntimeParams["application_name"] = "conduit"
+	// The planner takes a LIMIT it does not know for a tenth of the table, and
+	// would compile a plan for longer than a page takes.
+	config.ConnConfig.RuntimeParams["jit"] = "off"
+	config.ConnConfig.RuntimeParams["statement_timeout"] = milliseconds(statementTimeout)
+	config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = milliseconds(idleInTxTimeout)
+
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	single := config.Copy()
+	single.MaxConns = 1
+	probe, err := pgxpool.NewWithConfig(ctx, single)
+	if err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	p := &Primary{pool: pool, probe: probe}
+	if err := p.Ping(ctx); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Ping reports whether the server answers.
+func (p *Primary) Ping(ctx context.Context) error {
+	if err := p.probe.Ping(ctx); err != nil {
+		return fmt.Errorf("postgres: %w", err)
+	}
+	return nil
+}
+
+// Close waits for the connections in use and closes all.
+func (p *Primary) Close() {
+	p.probe.Close()
+	p.pool.Close()
+}
+
+type txKey struct{}
+
+// Read implements DB.
+func (p *Primary) Read(ctx context.Context) sqlc.DBTX { return p.Write(ctx) }
+
+// Write implements DB.
+func (p *Primary) Write(ctx context.Context) sqlc.DBTX {
+	if tx, ok := ctx.Value(txKey{}).(pgx.Tx); ok {
+		return tx
+	}
+	return p.pool
+}
+
+// InTx implements DB.
+func (p *Primary) InTx(ctx context.Context, fn func(ctx context.Context) error) error {
+	if _, ok := ctx.Value(txKey{}).(pgx.Tx); ok {
+		return fn(ctx)
+	}
+	return pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+		return fn(context.WithValue(ctx, txKey{}, tx))
+	})
+}
+
+func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
