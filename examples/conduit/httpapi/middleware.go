@@ -71,7 +71,7 @@ func (a *api) logAccess(w http.ResponseWriter, r *http.Request, next http.Handle
 			slog.String("method", r.Method),
 			slog.String("route", r.Pattern),
 			slog.Int("status", rec.status),
-			slog.Duration("duration", time.Since(start)),
+			slog.Float64("duration_ms", float64(time.Since(start).Microseconds())/1000),
 			slog.Int("bytes", rec.bytes))
 	}()
 	next.ServeHTTP(rec, r)

@@ -45,7 +45,7 @@ func TestAccessLog(t *testing.T) {
 		t.Errorf("the request id came back as %q", got)
 	}
 	log := s.log.String()
-	for _, want := range []string{"request_id=abc-123", "method=GET", "route=/api/articles/{slug}", "status=200", "duration=", "bytes="} {
+	for _, want := range []string{"request_id=abc-123", "method=GET", "route=/api/articles/{slug}", "status=200", "duration_ms=", "bytes="} {
 		if !strings.Contains(log, want) {
 			t.Errorf("no %s in %s", want, log)
 		}
