@@ -32,10 +32,13 @@ func TestMain(m *testing.M) {
 }
 
 // testApp answers every request with its port and its database. With "stubborn" it
-// ignores requests to end.
+// ignores requests to end, with "mute" it never listens, with "broken" it ends.
 func testApp(args []string) {
 	if slices.Contains(args, "stubborn") {
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT)
+	}
+	if slices.Contains(args, "mute") {
+		time.Sleep(time.Hour)
 	}
 	if slices.Contains(args, "broken") {
 		fmt.Fprintln(os.Stderr, "no such flag: -x")

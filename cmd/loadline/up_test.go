@@ -196,6 +196,37 @@ func TestUpAfterKill(t *testing.T) {
 	}
 }
 
+// What was started when the command is killed is known, even if it was not ready.
+func TestKillDuringStart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts servers; skipped by -short")
+	}
+	t.Parallel()
+	dir := t.TempDir()
+	r := up(t, dir, "--replicas", "0", "--instances", "1", "--", os.Args[0], "test-app", "mute", "stubborn")
+	pid := 0
+	r.eventually(30*time.Second, "app-1 has a process", func() bool {
+		state, _ := stack.ReadState(dir)
+		for _, s := range state.Services {
+			if s.Name == "app-1" {
+				pid = s.PID
+			}
+		}
+		return pid != 0
+	})
+	_ = r.cmd.Process.Kill()
+	r.waitEnd(5 * time.Second)
+	if !alive(pid) {
+		t.Error("app-1 ended with the command; the test shows nothing")
+	}
+	if out, err := result(t, "down", "--data", dir); err != nil || !strings.Contains(out, "app-1") {
+		t.Errorf("down after the kill: %v\n%s", err, out)
+	}
+	if alive(pid) {
+		t.Error("app-1 still runs")
+	}
+}
+
 func connect(t *testing.T, ready readyFile) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), "postgres://app@"+ready.service(t, "primary").Addr+"/app?sslmode=disable")

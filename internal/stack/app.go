@@ -53,8 +53,8 @@ func (s *Stack) StartApp(ctx context.Context, app App) error {
 	}
 	for n := range app.Instances {
 		port := s.ports.Instance(n + 1)
-		err := s.add(instanceName(n+1), "app", port, func() (*process, error) {
-			return s.startInstance(ctx, app, env, n+1, port)
+		err := s.add(instanceName(n+1), "app", port, func(launch launcher) error {
+			return startInstance(ctx, launch, app, env, port)
 		})
 		if err != nil {
 			return fmt.Errorf("stack: %w", err)
@@ -121,21 +121,16 @@ func quote(argv []string) string {
 	return text + ":"
 }
 
-func (s *Stack) startInstance(ctx context.Context, app App, env []string, n, port int) (*process, error) {
-	p, err := startProcess(processSpec{
-		name: instanceName(n), argv: app.Command,
+func startInstance(ctx context.Context, launch launcher, app App, env []string, port int) error {
+	p, err := launch(processSpec{
+		argv:       app.Command,
 		env:        append([]string{fmt.Sprintf("PORT=%d", port)}, env...),
-		log:        filepath.Join(s.cfg.Dir, "logs", instanceName(n)+".log"),
 		stopSignal: syscall.SIGTERM,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := await(ctx, p, 60*time.Second, func(ctx context.Context) error {
+	return await(ctx, p, 60*time.Second, func(ctx context.Context) error {
 		return askReady(ctx, loopback(port))
-	}); err != nil {
-		p.kill()
-		return nil, err
-	}
-	return p, nil
+	})
 }

@@ -53,24 +53,19 @@ func RunNATS(ctx context.Context, dir string, port int) error {
 	}
 }
 
-func startNATS(ctx context.Context, command []string, dir string, port int) (*process, error) {
+func startNATS(ctx context.Context, launch launcher, command []string, dir string, port int) error {
 	data := filepath.Join(dir, "nats")
 	if err := os.MkdirAll(data, 0o755); err != nil {
-		return nil, err
+		return err
 	}
-	p, err := startProcess(processSpec{
-		name: "nats",
+	p, err := launch(processSpec{
 		argv: append(append([]string{}, command...), "--port", strconv.Itoa(port), "--store-dir", data),
-		dir:  data, log: filepath.Join(dir, "logs", "nats.log"), stopSignal: syscall.SIGTERM,
+		dir:  data, stopSignal: syscall.SIGTERM,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := await(ctx, p, 30*time.Second, func(ctx context.Context) error { return natsReady(ctx, "nats://"+loopback(port)) }); err != nil {
-		p.kill()
-		return nil, err
-	}
-	return p, nil
+	return await(ctx, p, 30*time.Second, func(ctx context.Context) error { return natsReady(ctx, "nats://"+loopback(port)) })
 }
 
 func natsReady(ctx context.Context, url string) error {

@@ -27,7 +27,6 @@ type cluster struct {
 	bin     Postgres
 	account *account
 	home    string // holds a data directory for each server
-	logs    string
 	noSync  bool
 }
 
@@ -49,7 +48,7 @@ func openCluster(ctx context.Context, dir string, noSync bool) (*cluster, error)
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{account: account, home: home, logs: filepath.Join(dir, "logs"), noSync: noSync}
+	c := &cluster{account: account, home: home, noSync: noSync}
 	want := 0
 	if text, err := os.ReadFile(filepath.Join(c.dataDir("primary"), "PG_VERSION")); err == nil {
 		if want, err = strconv.Atoi(strings.TrimSpace(string(text))); err != nil {
@@ -64,7 +63,7 @@ func openCluster(ctx context.Context, dir string, noSync bool) (*cluster, error)
 }
 
 // startPrimary makes the data directory when there is none and starts the server.
-func (c *cluster) startPrimary(ctx context.Context, primary pgServer, replicas int) (*process, error) {
+func (c *cluster) startPrimary(ctx context.Context, launch launcher, primary pgServer, replicas int) error {
 	dir := c.dataDir(primary.name)
 	if !exists(filepath.Join(dir, "PG_VERSION")) {
 		err := c.build(ctx, dir, func(unfinished string) error {
@@ -72,18 +71,16 @@ func (c *cluster) startPrimary(ctx context.Context, primary pgServer, replicas i
 				"--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-sync")
 		})
 		if err != nil {
-			return nil, err
+			return fmt.Errorf("%s: %w", primary.name, err)
 		}
 	}
-	p, err := c.start(ctx, primary, nil)
-	if err != nil {
-		return nil, err
+	if _, err := c.start(ctx, launch, primary, nil); err != nil {
+		return err
 	}
 	if err := c.prepare(ctx, primary, replicas); err != nil {
-		p.kill()
-		return nil, fmt.Errorf("%s: %w", primary.name, err)
+		return fmt.Errorf("%s: %w", primary.name, err)
 	}
-	return p, nil
+	return nil
 }
 
 // prepare creates the application's role and database, and drops the slots of
@@ -128,32 +125,28 @@ func (c *cluster) prepare(ctx context.Context, primary pgServer, replicas int) e
 
 // startReplica starts a streaming replica on the data that it has, when that
 // still fits the primary, and on a fresh base backup otherwise.
-func (c *cluster) startReplica(ctx context.Context, replica, primary pgServer) (*process, error) {
+func (c *cluster) startReplica(ctx context.Context, launch launcher, replica, primary pgServer) error {
 	dir := c.dataDir(replica.name)
 	usable, err := c.usable(ctx, replica, primary)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", replica.name, err)
+		return fmt.Errorf("%s: %w", replica.name, err)
 	}
 	if !usable {
 		if err := c.cloneReplica(ctx, replica, primary); err != nil {
-			return nil, fmt.Errorf("%s: %w", replica.name, err)
+			return fmt.Errorf("%s: %w", replica.name, err)
 		}
 	}
 	if err := c.account.touch(filepath.Join(dir, "standby.signal")); err != nil {
-		return nil, err
+		return err
 	}
-	p, err := c.start(ctx, replica, []string{
+	p, err := c.start(ctx, launch, replica, []string{
 		fmt.Sprintf("primary_conninfo = 'host=127.0.0.1 port=%d user=%s application_name=%s'", primary.port, superuser, replica.name),
 		fmt.Sprintf("primary_slot_name = '%s'", slotName(replica.name)),
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := c.waitStreaming(ctx, replica, primary, p); err != nil {
-		p.kill()
-		return nil, err
-	}
-	return p, nil
+	return c.waitStreaming(ctx, replica, primary, p)
 }
 
 // usable reports whether the replica's data is a copy of this primary and its
@@ -231,7 +224,7 @@ func (c *cluster) build(ctx context.Context, dir string, fill func(unfinished st
 
 // start writes the server's settings, which depend on ports and so on the run,
 // starts it and waits until it answers.
-func (c *cluster) start(ctx context.Context, s pgServer, extra []string) (*process, error) {
+func (c *cluster) start(ctx context.Context, launch launcher, s pgServer, extra []string) (*process, error) {
 	dir := c.dataDir(s.name)
 	settings := append([]string{
 		"listen_addresses = '127.0.0.1'",
@@ -256,26 +249,22 @@ func (c *cluster) start(ctx context.Context, s pgServer, extra []string) (*proce
 	if err := c.account.writeFile(conf, text); err != nil {
 		return nil, err
 	}
-	p, err := startProcess(processSpec{
-		name: s.name, argv: []string{c.bin.program("postgres"), "-D", dir}, dir: dir,
-		env: []string{"LC_ALL=C"}, user: c.account, log: filepath.Join(c.logs, s.name+".log"),
+	p, err := launch(processSpec{
+		argv: []string{c.bin.program("postgres"), "-D", dir}, dir: dir,
+		env: []string{"LC_ALL=C"}, user: c.account,
 		stopSignal: syscall.SIGINT, // fast shutdown: ends sessions, writes a checkpoint
 		isPostgres: true,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := await(ctx, p, 60*time.Second, func(ctx context.Context) error {
+	return p, await(ctx, p, 60*time.Second, func(ctx context.Context) error {
 		conn, err := pgx.Connect(ctx, SuperuserURL(s.addr()))
 		if err != nil {
 			return err
 		}
 		return conn.Close(ctx)
-	}); err != nil {
-		p.kill()
-		return nil, err
-	}
-	return p, nil
+	})
 }
 
 func (c *cluster) waitStreaming(ctx context.Context, replica, primary pgServer, p *process) error {

@@ -87,18 +87,18 @@ func Open(ctx context.Context, cfg Config) (_ *Stack, err error) {
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		return s.add("redis", "redis", s.ports.Redis(), func() (*process, error) {
-			return startRedis(ctx, cfg.Dir, s.ports.Redis())
+		return s.add("redis", "redis", s.ports.Redis(), func(launch launcher) error {
+			return startRedis(ctx, launch, cfg.Dir, s.ports.Redis())
 		})
 	})
 	group.Go(func() error {
-		return s.add("nats", "nats", s.ports.NATS(), func() (*process, error) {
-			return startNATS(ctx, cfg.NATSCommand, cfg.Dir, s.ports.NATS())
+		return s.add("nats", "nats", s.ports.NATS(), func(launch launcher) error {
+			return startNATS(ctx, launch, cfg.NATSCommand, cfg.Dir, s.ports.NATS())
 		})
 	})
 	group.Go(func() error {
-		err := s.add(primary.name, "primary", primary.port, func() (*process, error) {
-			return cluster.startPrimary(ctx, primary, cfg.Replicas)
+		err := s.add(primary.name, "primary", primary.port, func(launch launcher) error {
+			return cluster.startPrimary(ctx, launch, primary, cfg.Replicas)
 		})
 		if err != nil {
 			return err
@@ -106,8 +106,8 @@ func Open(ctx context.Context, cfg Config) (_ *Stack, err error) {
 		for n := range cfg.Replicas {
 			replica := pgServer{name: replicaName(n + 1), port: s.ports.Replica(n + 1)}
 			group.Go(func() error {
-				return s.add(replica.name, "replica", replica.port, func() (*process, error) {
-					return cluster.startReplica(ctx, replica, primary)
+				return s.add(replica.name, "replica", replica.port, func(launch launcher) error {
+					return cluster.startReplica(ctx, launch, replica, primary)
 				})
 			})
 		}
@@ -133,30 +133,44 @@ func (s *Stack) checkPorts() error {
 	return nil
 }
 
-// add starts a service and watches over it.
-func (s *Stack) add(name, role string, port int, start func() (*process, error)) error {
-	service := Service{
+// launcher starts a child process and makes it known to the stack, so that it is
+// ended with it, and found by the next start when we are killed before it is ready.
+type launcher func(processSpec) (*process, error)
+
+// add starts a service and watches over it. It is ready when start returns.
+func (s *Stack) add(name, role string, port int, start func(launcher) error) error {
+	c := &child{service: Service{
 		Name: name, Role: role, Addr: loopback(port), State: Starting,
 		Log: filepath.Join(s.cfg.Dir, "logs", name+".log"),
-	}
-	s.cfg.Notify(Event{Service: service})
-	p, err := start()
+	}}
+	s.cfg.Notify(Event{Service: c.service})
+	err := start(func(spec processSpec) (*process, error) {
+		spec.name, spec.log = name, c.service.Log
+		p, err := startProcess(spec)
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		c.process = p
+		c.service.PID, c.service.StartID = p.pid(), startID(p.pid())
+		s.children = append(s.children, c)
+		return p, s.writeStateLocked()
+	})
 	if err != nil {
+		if c.process != nil {
+			c.process.kill()
+		}
 		return err
 	}
-	service.PID, service.StartID, service.State = p.pid(), startID(p.pid()), Ready
-	c := &child{service: service, process: p}
-
 	s.mu.Lock()
-	s.children = append(s.children, c)
+	c.service.State = Ready
+	service := c.service
 	err = s.writeStateLocked()
 	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
 	s.cfg.Notify(Event{Service: service})
 	s.watchers.Go(func() { s.watch(c) })
-	return nil
+	return err
 }
 
 func (s *Stack) watch(c *child) {
