@@ -26,7 +26,8 @@ test: servers ## vet and all tests, with -race, against real servers
 	go test -race -timeout 10m work
 
 check: $(TOOLS) ## format, static analysis, tidy modules
-	@unformatted=$$(.bin/gofumpt -l $$(git ls-files '*.go' ':!:**/sqlc/*.go')); \
+	@files=$$(git ls-files -co --exclude-standard '*.go' ':!:**/sqlc/*.go') && test -n "$$files" || exit 1; \
+	unformatted=$$(.bin/gofumpt -l $$files); \
 	if [ -n "$$unformatted" ]; then echo "not formatted (run .bin/gofumpt -w):"; echo "$$unformatted"; exit 1; fi
 	@set -e; for module in $(MODULES); do echo "check $$module"; \
 	  (cd $$module && go vet ./... && $(CURDIR)/.bin/staticcheck ./... && GOWORK=off go mod tidy -diff); done
@@ -60,6 +61,6 @@ sqlc: .bin/sqlc ## generate the example's query code
 servers: ## install PostgreSQL and Redis where they are missing (Debian, Ubuntu)
 	@tools/install-servers.sh
 
-clean: ## stop the stack, delete its data and what was built
-	@if [ -x .bin/loadline ]; then .bin/loadline down --wipe; fi
-	rm -rf .bin .loadline
+clean: build ## stop the stack, delete its data and what was built
+	.bin/loadline down --wipe
+	rm -rf .bin

@@ -4,7 +4,10 @@
 set -eu
 
 packages=
-for dir in $(echo "$PATH" | tr ':' ' ') /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql@*/bin /usr/local/opt/postgresql@*/bin; do
+# The places are those of internal/stack/binaries.go.
+for dir in $(echo "$PATH" | tr ':' ' ') /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /usr/bin /usr/sbin /usr/local/bin \
+  /opt/homebrew/bin /opt/homebrew/opt/postgresql@*/bin /usr/local/opt/postgresql@*/bin \
+  /home/linuxbrew/.linuxbrew/opt/post*/bin /usr/local/pgsql/bin; do
   if [ -x "$dir/initdb" ] && [ -x "$dir/postgres" ]; then postgres=yes; fi
   if [ -x "$dir/redis-server" ] || [ -x "$dir/valkey-server" ]; then redis=yes; fi
 done
@@ -33,10 +36,13 @@ echo "installing: $packages"
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
   trap '$as_root rm -f "$policy"' EXIT
+  # A shell that ends by a signal runs no EXIT trap.
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
   printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
   $as_root chmod 755 "$policy"
 fi
-export DEBIAN_FRONTEND=noninteractive
-$as_root apt-get update -qq
+apt="$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120"
+$apt update
 # shellcheck disable=SC2086 # two words are two packages
-$as_root apt-get install -qq --no-install-recommends -y $packages >/dev/null
+$apt install --no-install-recommends -y $packages >/dev/null

@@ -128,7 +128,20 @@ func (c *downCmd) Run(ctx context.Context) error {
 
 // stopRunning asks the process that runs the stack to end and waits for it.
 func (c *downCmd) stopRunning(ctx context.Context) error {
-	state, err := readState(c.Data)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	state, err := stack.ReadState(c.Data)
+	for err == nil && !state.OwnerRuns() { // it has not come to write down who it is
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the stack in %s does not say who runs it: %w", c.Data, context.Cause(ctx))
+		case <-time.After(50 * time.Millisecond):
+		}
+		state, err = stack.ReadState(c.Data)
+	}
+	if errors.Is(err, stack.ErrNotRunning) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -136,8 +149,6 @@ func (c *downCmd) stopRunning(ctx context.Context) error {
 	if err := syscall.Kill(state.PID, syscall.SIGTERM); err != nil {
 		return fmt.Errorf("pid %d: %w", state.PID, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
 	for {
 		if _, err := stack.ReadState(c.Data); errors.Is(err, stack.ErrNotRunning) {
 			return nil
@@ -150,10 +161,28 @@ func (c *downCmd) stopRunning(ctx context.Context) error {
 	}
 }
 
+// psqlCmd passes arguments on to psql. They are taken from the command line as it
+// is: kong would take psql's combined flags, such as -XAtc, apart.
 type psqlCmd struct {
 	dataFlag
 	User string   `help:"Role to connect as; postgres is the superuser." default:"app"`
 	Args []string `arg:"" optional:"" passthrough:"" name:"service" help:"primary (default) or a replica, then arguments for psql."`
+}
+
+// arguments returns what follows our own flags.
+func (c *psqlCmd) arguments(line []string) []string {
+	args := line[slices.Index(line, "psql")+1:]
+	for len(args) > 0 {
+		switch {
+		case args[0] == "--data" || args[0] == "--user":
+			args = args[min(2, len(args)):]
+		case strings.HasPrefix(args[0], "--data=") || strings.HasPrefix(args[0], "--user="):
+			args = args[1:]
+		default:
+			return args
+		}
+	}
+	return nil
 }
 
 func (c *psqlCmd) Run(ctx context.Context) error {
@@ -161,7 +190,7 @@ func (c *psqlCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	service, args := "primary", c.Args
+	service, args := "primary", c.arguments(os.Args)
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		service, args = args[0], args[1:]
 	}

@@ -50,7 +50,7 @@ func (c *logsCmd) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		defer log.file.Close()
+		defer func() { _ = log.file.Close() }()
 		logs[i] = log
 	}
 	for {
@@ -60,6 +60,11 @@ func (c *logsCmd) Run(ctx context.Context) error {
 			}
 		}
 		if !c.Follow {
+			for _, log := range logs {
+				if err := log.flush(os.Stdout); err != nil {
+					return err
+				}
+			}
 			return nil
 		}
 		select {
@@ -96,6 +101,9 @@ func (l *logReader) seekLines(lines int) error {
 	if err != nil {
 		return err
 	}
+	if lines == 0 {
+		return nil
+	}
 	size, found := at, 0
 	for block := make([]byte, 32<<10); at > 0; {
 		n := min(at, int64(len(block)))
@@ -113,11 +121,37 @@ func (l *logReader) seekLines(lines int) error {
 			}
 		}
 	}
-	if lines == 0 {
-		at = size
-	}
-	_, err = l.file.Seek(at, io.SeekStart)
+	_, err = l.file.Seek(0, io.SeekStart)
 	return err
+}
+
+// flush prints a line whose end was never written: a crash's last words, say.
+func (l *logReader) flush(out io.Writer) error {
+	if len(l.pending) == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(out, "%s%s\n", l.prefix, l.pending)
+	l.pending = nil
+	return err
+}
+
+// reopen changes to the log of a new run, which has taken this one's name.
+func (l *logReader) reopen() (bool, error) {
+	mine, err := l.file.Stat()
+	if err != nil {
+		return false, err
+	}
+	current, err := os.Stat(l.file.Name())
+	if err != nil || os.SameFile(mine, current) {
+		return false, nil // nothing new, or not yet there
+	}
+	file, err := os.Open(l.file.Name())
+	if err != nil {
+		return false, err
+	}
+	_ = l.file.Close()
+	l.file = file
+	return true, nil
 }
 
 func (l *logReader) copyTo(out io.Writer) error {
@@ -136,10 +170,16 @@ func (l *logReader) copyTo(out io.Writer) error {
 			l.pending = rest
 		}
 		if len(l.pending) > 1<<20 { // no line is as long
-			l.pending = nil
+			if err := l.flush(out); err != nil {
+				return err
+			}
 		}
 		if errors.Is(err, io.EOF) {
-			return nil
+			again, err := l.reopen()
+			if err != nil || !again {
+				return err
+			}
+			continue
 		}
 		if err != nil {
 			return err

@@ -57,8 +57,7 @@ func run() int {
 	return code
 }
 
-// exitCode: an interrupted command ends as the shell expects it, a program that
-// ran in our place passes on its own status.
+// exitCode: an interrupted command ends as the shell expects it.
 func exitCode(err error) (code int, quiet bool) {
 	if err == nil {
 		return 0, true
@@ -85,7 +84,10 @@ type signals struct {
 func withSignals(parent context.Context) (context.Context, *signals) {
 	ctx, cancel := context.WithCancelCause(parent)
 	received := make(chan os.Signal, 2)
-	signal.Notify(received, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(received, syscall.SIGINT, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		signal.Notify(received, syscall.SIGHUP)
+	}
 	s := &signals{again: make(chan struct{}, 1)}
 	ended := make(chan struct{})
 	s.stop = func() {

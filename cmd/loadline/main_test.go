@@ -32,10 +32,21 @@ func TestMain(m *testing.M) {
 }
 
 // testApp answers every request with its port and its database. With "stubborn" it
-// ignores requests to end, with "mute" it never listens, with "broken" it ends.
+// ignores requests to end, with "drains" it takes a while to,
+// with "mute" it never listens, with "broken" it ends at once.
 func testApp(args []string) {
 	if slices.Contains(args, "stubborn") {
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT)
+	}
+	if slices.Contains(args, "drains") {
+		asked := make(chan os.Signal, 1)
+		signal.Notify(asked, syscall.SIGTERM)
+		go func() {
+			<-asked
+			time.Sleep(300 * time.Millisecond)
+			fmt.Println("drained")
+			os.Exit(0)
+		}()
 	}
 	if slices.Contains(args, "mute") {
 		time.Sleep(time.Hour)

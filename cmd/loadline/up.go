@@ -8,9 +8,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -31,9 +35,15 @@ type upCmd struct {
 
 func (c *upCmd) Run(ctx context.Context, signals *signals) (err error) {
 	began := time.Now()
+	// Who reads our output may end before us, by the same Ctrl-C: writing to nobody
+	// must not end us before the servers. Caught, not ignored: children inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	app, err := c.app()
 	if err != nil {
 		return err
+	}
+	if _, err := stack.ReadState(c.Data); err == nil {
+		return fmt.Errorf("%w: %s; stop it with: loadline down --data %s", stack.ErrRunning, c.Data, c.Data)
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -147,11 +157,23 @@ func (c *upCmd) app() (*stack.App, error) {
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
 	}
+	if len(command) > 0 && !slices.Contains(os.Args, "--") {
+		return nil, fmt.Errorf("unknown argument %q; the application's command goes after --", command[0])
+	}
+	if c.Instances < 0 || c.Instances > stack.MaxInstances {
+		return nil, fmt.Errorf("--instances %d is not between 0 and %d", c.Instances, stack.MaxInstances)
+	}
+	if c.Setup != "" && (len(command) == 0 || c.Instances == 0) {
+		return nil, errors.New("--setup needs an application: loadline up --setup COMMAND -- COMMAND")
+	}
 	if c.Instances == 0 {
 		return nil, nil
 	}
-	if c.isConduit() {
+	if len(command) == 0 {
 		return c.conduit()
+	}
+	if _, err := exec.LookPath(command[0]); err != nil {
+		return nil, fmt.Errorf("the application: %w", err)
 	}
 	app := &stack.App{Command: command, Instances: c.Instances, Output: os.Stdout}
 	if c.Setup != "" {
@@ -170,9 +192,6 @@ func (c *upCmd) conduit() (*stack.App, error) {
 	}
 	program := filepath.Join(filepath.Dir(self), "conduit")
 	if _, err := os.Stat(program); err != nil {
-		if c.Setup != "" {
-			return nil, errors.New("--setup needs an application: loadline up --setup COMMAND -- COMMAND")
-		}
 		return nil, nil
 	}
 	return &stack.App{

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -97,6 +98,10 @@ func TestUp(t *testing.T) {
 		if err != nil || strings.TrimSpace(out) != "t" {
 			t.Errorf("psql replica-1: %v\n%s", err, out)
 		}
+		out, err = result(t, "psql", "--data", dir, "-XAtc", "SELECT NOT pg_is_in_recovery()")
+		if err != nil || strings.TrimSpace(out) != "t" {
+			t.Errorf("psql without a service: %v\n%s", err, out)
+		}
 		out, err = result(t, "psql", "--data", dir, "redis")
 		if err == nil || !strings.Contains(out, `no PostgreSQL server "redis"`) {
 			t.Errorf("psql redis: %v\n%s", err, out)
@@ -115,9 +120,12 @@ func TestUp(t *testing.T) {
 	})
 
 	t.Run("one directory, one stack", func(t *testing.T) {
-		out, err := result(t, "up", "--data", dir, "--port-base", "0")
+		out, err := result(t, "up", "--data", dir, "--port-base", "0", "--ready-file", r.ready)
 		if err == nil || !strings.Contains(out, "is running in this directory") {
 			t.Errorf("a second up: %v\n%s", err, out)
+		}
+		if _, err := os.Stat(r.ready); err != nil {
+			t.Errorf("the second up has deleted the ready file of the first: %v", err)
 		}
 	})
 
@@ -280,6 +288,59 @@ func TestSecondInterrupt(t *testing.T) {
 	}
 }
 
+// Who reads the output may end by the same Ctrl-C, as tee does.
+func TestInterruptWithoutReader(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts servers; skipped by -short")
+	}
+	t.Parallel()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, path := t.TempDir(), filepath.Join(t.TempDir(), "ready.json")
+	r := &running{t: t, out: &output{}, ready: path, done: make(chan struct{})}
+	r.cmd = loadline(t.Context(), "up", "--data", dir, "--port-base", "0", "--ready-file", path, "--replicas", "0", "--instances", "0")
+	r.cmd.Stdout, r.cmd.Stderr = writer, writer
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = writer.Close()
+	go func() {
+		_ = r.cmd.Wait()
+		close(r.done)
+	}()
+	ready := r.waitReady()
+	_ = reader.Close()
+	_ = r.cmd.Process.Signal(syscall.SIGINT)
+	r.waitEnd(20 * time.Second)
+	for _, s := range ready.Services {
+		if alive(s.PID) {
+			t.Errorf("%s still runs", s.Name)
+		}
+	}
+	if out, err := result(t, "down", "--wipe", "--data", dir); err != nil {
+		t.Errorf("down: %v\n%s", err, out)
+	}
+}
+
+// A wrapper that ends before the server which it runs does not cut that one short.
+func TestDrainBehindWrapper(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts servers; skipped by -short")
+	}
+	t.Parallel()
+	dir := t.TempDir()
+	r := up(t, dir, "--replicas", "0", "--instances", "1", "--", "sh", "-c", os.Args[0]+" test-app drains & wait")
+	r.waitReady()
+	_ = r.cmd.Process.Signal(syscall.SIGTERM)
+	r.waitEnd(20 * time.Second)
+	out, err := result(t, "logs", "--data", dir, "app-1")
+	if err != nil || !strings.Contains(out, "drained") {
+		t.Errorf("the server did not drain: %v\n%s", err, out)
+	}
+}
+
 // An interrupt while the servers start leaves none of them behind.
 func TestInterruptDuringStart(t *testing.T) {
 	if testing.Short() {
@@ -293,8 +354,24 @@ func TestInterruptDuringStart(t *testing.T) {
 	if code := r.waitEnd(15 * time.Second); code != 128+int(syscall.SIGINT) {
 		t.Errorf("up ended with %d, want %d", code, 128+int(syscall.SIGINT))
 	}
+	nothingLeft(t, dir)
+}
+
+// nothingLeft fails when a process is at home in the stack's directory, as the
+// servers are.
+func nothingLeft(t *testing.T, dir string) {
+	t.Helper()
 	if out, err := result(t, "down", "--data", dir); err != nil || !strings.Contains(out, "Nothing runs") {
 		t.Errorf("something was left: %v\n%s", err, out)
+	}
+	homes, err := filepath.Glob("/proc/[0-9]*/cwd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, home := range homes {
+		if cwd, err := os.Readlink(home); err == nil && strings.HasPrefix(cwd, dir+"/") {
+			t.Errorf("%s is %s", home, cwd)
+		}
 	}
 }
 
@@ -314,6 +391,9 @@ func TestUpRefuses(t *testing.T) {
 		want []string
 	}{
 		"a taken port":          {[]string{"--port-base", fmt.Sprint(port - stack.Ports{}.Redis())}, []string{fmt.Sprintf("port %d (redis)", port), "--port-base"}},
+		"a mistyped flag":       {[]string{"--replcias", "3"}, []string{"unknown argument", "--replcias"}},
+		"too many instances":    {[]string{"--instances", "99"}, []string{"--instances 99"}},
+		"a setup for nothing":   {[]string{"--setup", "true"}, []string{"--setup needs an application"}},
 		"too many replicas":     {[]string{"--replicas", "99"}, []string{"replicas: 99 is not between 0 and 8"}},
 		"a broken application":  {[]string{"--replicas", "0", "--port-base", "0", "--", os.Args[0], "test-app", "broken"}, []string{"app-1", "exit status 3", "no such flag: -x"}},
 		"a setup that fails":    {[]string{"--replicas", "0", "--port-base", "0", "--setup", "exit 7", "--", "true"}, []string{"setup", "exit status 7"}},
@@ -331,8 +411,9 @@ func TestUpRefuses(t *testing.T) {
 					t.Errorf("%q is not in:\n%s", want, out)
 				}
 			}
-			if out, err := result(t, "down", "--wipe", "--data", dir); err != nil || !strings.Contains(out, "Nothing runs") {
-				t.Errorf("something was left: %v\n%s", err, out)
+			nothingLeft(t, dir)
+			if out, err := result(t, "down", "--wipe", "--data", dir); err != nil {
+				t.Errorf("down --wipe: %v\n%s", err, out)
 			}
 		})
 	}

@@ -2,9 +2,12 @@ package conduit
 
 import "time"
 
-// MaxComments is how many comments of an article are shown, the newest ones:
-// the contract has no pages for them.
-const MaxComments = 500
+// The contract has no pages for comments, so only the newest are shown: at most
+// MaxComments, and of these no more than begin within MaxCommentsBytes.
+const (
+	MaxComments      = 500
+	MaxCommentsBytes = 1 << 20
+)
 
 // Comment is what everyone sees of a comment.
 type Comment struct {

@@ -2,8 +2,6 @@ package stack
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // account is the user that PostgreSQL runs as when we are root, as whom it
@@ -54,7 +53,8 @@ func (a *account) run(ctx context.Context, dir string, argv ...string) error {
 	cmd.Dir = dir
 	cmd.SysProcAttr = a.attr()
 	cmd.SysProcAttr.Setpgid = true // a Ctrl-C in the terminal is for us; it arrives by ctx
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.Env = append(withoutPostgres(os.Environ()), "LC_ALL=C")
+	cmd.WaitDelay = 5 * time.Second // a grandchild may hold the output open
 	out, err := cmd.CombinedOutput()
 	switch {
 	case ctx.Err() != nil:
@@ -65,14 +65,14 @@ func (a *account) run(ctx context.Context, dir string, argv ...string) error {
 	return nil
 }
 
-// home makes a directory that belongs to the account and that it can reach. Below
-// a home directory closed to others (root's own, say) it cannot, whatever the
-// directory's own mode; then a directory under /var/lib takes its place.
-func (a *account) home(ctx context.Context, dir string) (string, error) {
+// home makes the first of the directories that the account can reach, and gives it
+// to the account. Below a home directory closed to others (root's own, say) it can
+// reach none, whatever the directory's own mode.
+func (a *account) home(ctx context.Context, homes []string) (string, error) {
 	if a == nil {
-		return dir, os.MkdirAll(dir, 0o755)
+		return homes[0], os.MkdirAll(homes[0], 0o755)
 	}
-	for _, dir := range []string{dir, a.awayFrom(dir)} {
+	for _, dir := range homes {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return "", err
 		}
@@ -83,10 +83,5 @@ func (a *account) home(ctx context.Context, dir string) (string, error) {
 			return dir, nil
 		}
 	}
-	return "", fmt.Errorf("user %s can enter neither %s nor %s", a.name, dir, a.awayFrom(dir))
-}
-
-func (a *account) awayFrom(dir string) string {
-	sum := sha256.Sum256([]byte(dir))
-	return filepath.Join("/var/lib/loadline", hex.EncodeToString(sum[:6]))
+	return "", fmt.Errorf("user %s can enter none of %v", a.name, homes)
 }

@@ -82,5 +82,15 @@ func lockFile(path string) (*os.File, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
+	// Another process may have deleted the file after we had opened it.
+	mine, err := f.Stat()
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	if current, err := os.Stat(path); err != nil || !os.SameFile(mine, current) {
+		_ = f.Close()
+		return nil, errLocked
+	}
 	return f, nil
 }

@@ -44,7 +44,7 @@ func openCluster(ctx context.Context, dir string, noSync bool) (*cluster, error)
 	if err != nil {
 		return nil, err
 	}
-	home, err := account.home(ctx, filepath.Join(dir, "postgres"))
+	home, err := account.home(ctx, postgresHomes(dir))
 	if err != nil {
 		return nil, err
 	}
@@ -126,34 +126,48 @@ func (c *cluster) prepare(ctx context.Context, primary pgServer, replicas int) e
 // startReplica starts a streaming replica on the data that it has, when that
 // still fits the primary, and on a fresh base backup otherwise.
 func (c *cluster) startReplica(ctx context.Context, launch launcher, replica, primary pgServer) error {
-	dir := c.dataDir(replica.name)
 	usable, err := c.usable(ctx, replica, primary)
 	if err != nil {
 		return fmt.Errorf("%s: %w", replica.name, err)
 	}
-	if !usable {
-		if err := c.cloneReplica(ctx, replica, primary); err != nil {
-			return fmt.Errorf("%s: %w", replica.name, err)
+	if usable {
+		err := c.followPrimary(ctx, launch, replica, primary)
+		if err == nil || ctx.Err() != nil {
+			return err
 		}
+		// All that it has is the primary's: a copy that is of no use is made anew.
 	}
-	if err := c.account.touch(filepath.Join(dir, "standby.signal")); err != nil {
+	if err := c.cloneReplica(ctx, replica, primary); err != nil {
+		return fmt.Errorf("%s: %w", replica.name, err)
+	}
+	if err := c.account.touch(filepath.Join(c.dataDir(replica.name), standbySignal)); err != nil {
 		return err
 	}
+	return c.followPrimary(ctx, launch, replica, primary)
+}
+
+// standbySignal makes a server start as a standby; a promotion removes it.
+const standbySignal = "standby.signal"
+
+func (c *cluster) followPrimary(ctx context.Context, launch launcher, replica, primary pgServer) error {
 	p, err := c.start(ctx, launch, replica, []string{
 		fmt.Sprintf("primary_conninfo = 'host=127.0.0.1 port=%d user=%s application_name=%s'", primary.port, superuser, replica.name),
 		fmt.Sprintf("primary_slot_name = '%s'", slotName(replica.name)),
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		err = c.waitStreaming(ctx, replica, primary, p)
 	}
-	return c.waitStreaming(ctx, replica, primary, p)
+	if err != nil && p != nil {
+		p.kill()
+	}
+	return err
 }
 
-// usable reports whether the replica's data is a copy of this primary and its
-// slot still holds the WAL that it needs.
+// usable reports whether the replica's data is a copy of this primary, has not been
+// promoted, and the slot still holds the WAL that it needs.
 func (c *cluster) usable(ctx context.Context, replica, primary pgServer) (bool, error) {
 	dir := c.dataDir(replica.name)
-	if !exists(filepath.Join(dir, "PG_VERSION")) {
+	if !exists(filepath.Join(dir, "PG_VERSION")) || !exists(filepath.Join(dir, standbySignal)) {
 		return false, nil
 	}
 	mine, err := systemIdentifier(dir)

@@ -9,8 +9,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -31,8 +33,10 @@ type process struct {
 	isPostgres  bool
 	askedToStop atomic.Bool
 
-	done chan struct{} // closed when the process has been waited for
-	err  error         // how it ended; valid after done
+	forced chan struct{} // closed when its end is forced
+	force  sync.Once
+	done   chan struct{} // closed when the process, and its group, have ended
+	err    error         // how it ended; valid after done
 }
 
 type processSpec struct {
@@ -56,6 +60,9 @@ func startProcess(spec processSpec) (*process, error) {
 	cmd := exec.Command(spec.argv[0], spec.argv[1:]...)
 	cmd.Dir = spec.dir
 	cmd.Env = append(os.Environ(), spec.env...)
+	if spec.isPostgres {
+		cmd.Env = append(withoutPostgres(os.Environ()), spec.env...)
+	}
 	// The child writes to the file itself: a pipe through us would kill it with
 	// SIGPIPE when we are killed.
 	cmd.Stdout, cmd.Stderr = log, log
@@ -65,7 +72,7 @@ func startProcess(spec processSpec) (*process, error) {
 	p := &process{
 		name: spec.name, log: spec.log, cmd: cmd,
 		stopSignal: spec.stopSignal, isPostgres: spec.isPostgres,
-		done: make(chan struct{}),
+		forced: make(chan struct{}), done: make(chan struct{}),
 	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s: start %s: %w", spec.name, spec.argv[0], err)
@@ -73,12 +80,25 @@ func startProcess(spec processSpec) (*process, error) {
 	go func() {
 		p.err = cmd.Wait()
 		if !p.isPostgres {
-			// What a dead leader leaves behind would keep its port.
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			p.endGroup()
 		}
 		close(p.done)
 	}()
 	return p, nil
+}
+
+// endGroup ends what a dead leader has left behind and would keep its port. A
+// wrapper, such as go run or a shell, may end before the server that it runs: when
+// the group was asked to stop, the server gets its time to drain.
+func (p *process) endGroup() {
+	for limit := time.Now().Add(stopGrace); p.askedToStop.Load() && groupAlive(p.pid()) && time.Now().Before(limit); {
+		select {
+		case <-p.forced:
+			limit = time.Now()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	_ = syscall.Kill(-p.pid(), syscall.SIGKILL)
 }
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
@@ -120,13 +140,16 @@ func (p *process) stop(ctx context.Context) {
 // shutdown, in which the postmaster takes its children along.
 func (p *process) kill() {
 	p.askedToStop.Store(true)
+	p.force.Do(func() { close(p.forced) })
 	if p.isPostgres {
 		p.signal(syscall.SIGQUIT)
 		p.signal(syscall.SIGCONT)
+		// The postmaster itself ends children by force after five seconds
+		// (SIGKILL_CHILDREN_AFTER_SECS in postmaster.c).
 		select {
 		case <-p.done:
 			return
-		case <-time.After(5 * time.Second):
+		case <-time.After(8 * time.Second):
 		}
 	}
 	p.signal(syscall.SIGKILL)
@@ -181,6 +204,12 @@ func await(parent context.Context, p *process, limit time.Duration, ready func(c
 	}
 }
 
+// withoutPostgres leaves out what tells PostgreSQL's programs to connect in another
+// way than we say, such as PGSSLMODE.
+func withoutPostgres(env []string) []string {
+	return slices.DeleteFunc(env, func(entry string) bool { return strings.HasPrefix(entry, "PG") })
+}
+
 // openLog starts a new log and keeps the one of the run before.
 func openLog(path string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -216,17 +245,47 @@ func indent(text string) string {
 	return "\n    " + strings.ReplaceAll(text, "\n", "\n    ")
 }
 
+// groupAlive reports whether a process group has a member other than zombies, for
+// which nobody may ever wait.
+func groupAlive(pgid int) bool {
+	if syscall.Kill(-pgid, 0) != nil {
+		return false
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return true
+	}
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		if fields := procStat(pid); len(fields) > 2 && fields[2] == strconv.Itoa(pgid) && fields[0] != "Z" && fields[0] != "X" {
+			return true
+		}
+	}
+	return false
+}
+
+// procStat returns the fields of proc_pid_stat(5) from the third, the state, on; or
+// nothing when there is no such process, or no /proc.
+func procStat(pid int) []string {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil
+	}
+	// The name in parentheses before may hold anything.
+	return strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+}
+
 // startID identifies a process together with its number, which the system uses
 // again: it is the time of its start. It is empty when there is no such process.
 func startID(pid int) string {
-	if data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil {
-		// The name in parentheses may hold anything; what follows is fields 3 on,
-		// of which 22 is the start time (proc_pid_stat(5)).
-		fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-		if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+	if fields := procStat(pid); len(fields) >= 20 {
+		if fields[0] == "Z" || fields[0] == "X" {
 			return ""
 		}
-		return fields[19]
+		return fields[19] // field 22 is the start time
 	}
 	if _, err := os.Stat("/proc/self/stat"); err == nil {
 		return ""

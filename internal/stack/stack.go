@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -21,6 +22,9 @@ import (
 // stopGrace is what a server gets to stop in order before it is ended by force;
 // PostgreSQL writes a checkpoint in it.
 const stopGrace = 20 * time.Second
+
+// openLimit bounds the start of all servers, base backups included.
+const openLimit = 5 * time.Minute
 
 // Stack is a set of running servers. Its methods may be called concurrently.
 type Stack struct {
@@ -67,6 +71,8 @@ func Open(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	if _, err := endLeftovers(cfg.Dir); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, openLimit, errors.New("stack: the servers do not start"))
+	defer cancel()
 	if cfg.PortBase == AnyPortBase {
 		ports, lock, err := freePorts()
 		if err != nil {
@@ -78,6 +84,12 @@ func Open(ctx context.Context, cfg Config) (_ *Stack, err error) {
 		if err := s.checkPorts(); err != nil {
 			return nil, err
 		}
+	}
+	s.mu.Lock()
+	err = s.writeStateLocked() // from now on we can be found, and asked to end
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
 	}
 	cluster, err := openCluster(ctx, cfg.Dir, cfg.DisableSync)
 	if err != nil {
@@ -152,9 +164,11 @@ func (s *Stack) add(name, role string, port int, start func(launcher) error) err
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if c.process == nil {
+			s.children = append(s.children, c)
+		}
 		c.process = p
 		c.service.PID, c.service.StartID = p.pid(), startID(p.pid())
-		s.children = append(s.children, c)
 		return p, s.writeStateLocked()
 	})
 	if err != nil {
@@ -281,6 +295,15 @@ func (s *Stack) Close(ctx context.Context) {
 	}
 	for _, role := range []string{"app", "nats", "redis", "primary", "replica"} {
 		s.stopRole(ctx, role)
+	}
+	s.mu.Lock()
+	ours := len(s.locks) > 0
+	s.mu.Unlock()
+	if ours {
+		// A paused backend outlives its postmaster.
+		for _, pid := range processesBelow(postgresHomes(s.cfg.Dir)) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
 	}
 	s.release()
 }

@@ -228,6 +228,54 @@ func TestClosePausedServer(t *testing.T) {
 	}
 }
 
+// A backend that is paused outlives its postmaster, but not the stack.
+func TestKillEndsPausedBackend(t *testing.T) {
+	t.Parallel()
+	s, _ := open(t, openDir(t), 0)
+	conn, err := pgx.Connect(t.Context(), s.DatabaseURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	backend := int(conn.PgConn().PID())
+	if err := syscall.Kill(backend, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	s.Kill()
+	waitFor(t, "the backend's end", func() bool { return startID(backend) == "" })
+}
+
+// A replica that was promoted, and so has gone its own way, is made anew.
+func TestPromotedReplicaIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	dir := openDir(t)
+	s, _ := open(t, dir, 1)
+	replica := loopback(s.ports.Replica(1))
+	if !query[bool](t, SuperuserURL(replica), "SELECT pg_promote()") {
+		t.Fatal("the replica was not promoted")
+	}
+	execute(t, SuperuserURL(replica), "CREATE TABLE astray ()")
+	s.Close(t.Context())
+
+	s, _ = open(t, dir, 1)
+	if !query[bool](t, SuperuserURL(loopback(s.ports.Replica(1))), "SELECT pg_is_in_recovery() AND to_regclass('astray') IS NULL") {
+		t.Error("the replica is not one of this primary")
+	}
+}
+
+// So is one that cannot start on what it has.
+func TestDamagedReplicaIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	dir := openDir(t)
+	s, _ := open(t, dir, 1)
+	s.Close(t.Context())
+	if err := os.RemoveAll(filepath.Join(dir, "postgres", "replica-1", "pg_wal")); err != nil {
+		t.Fatal(err)
+	}
+	s, _ = open(t, dir, 1)
+	query[int](t, s.ReplicaURLs()[0], "SELECT 1")
+}
+
 func TestConfigReportsAllErrors(t *testing.T) {
 	t.Parallel()
 	_, err := Open(t.Context(), Config{Dir: t.TempDir(), Replicas: -1, PortBase: 70000})

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,9 +20,16 @@ import (
 // killed.
 type RunState struct {
 	PID      int       `json:"pid"`
+	StartID  string    `json:"start_id"`
 	PortBase int       `json:"port_base"`
 	Env      []string  `json:"env"`
 	Services []Service `json:"services"`
+}
+
+// OwnerRuns reports whether the process that wrote the state runs. While a stack is
+// just starting, the state may still be that of an earlier one.
+func (s RunState) OwnerRuns() bool {
+	return s.PID > 0 && s.StartID != "" && startID(s.PID) == s.StartID
 }
 
 func statePath(dir string) string { return filepath.Join(dir, "state.json") }
@@ -32,7 +40,7 @@ func (s *Stack) writeStateLocked() error {
 		services = append(services, *s.setup)
 	}
 	return WriteJSON(statePath(s.cfg.Dir), RunState{
-		PID: os.Getpid(), PortBase: s.ports.Base, Env: s.Env(), Services: services,
+		PID: os.Getpid(), StartID: startID(os.Getpid()), PortBase: s.ports.Base, Env: s.Env(), Services: services,
 	})
 }
 
@@ -94,8 +102,9 @@ func ReadState(dir string) (RunState, error) {
 // ErrNotRunning says that no stack runs in a directory.
 var ErrNotRunning = errors.New("no stack is running in this directory")
 
-// formatFile marks a directory as ours, with the version of its layout, so that
-// nothing is written into, and above all deleted from, a directory that is not.
+// formatFile marks a directory as ours, so that nothing is written into, and above
+// all deleted from, a directory that is not. It holds the version of the layout and
+// a name drawn for the directory.
 const (
 	formatFile = "loadline-stack"
 	format     = 1
@@ -120,7 +129,8 @@ func checkFormat(dir string) error {
 	if err != nil {
 		return fmt.Errorf("stack: data directory: %w", err)
 	}
-	switch version, err := strconv.Atoi(strings.TrimSpace(string(text))); {
+	first, _, _ := strings.Cut(string(text), " ")
+	switch version, err := strconv.Atoi(strings.TrimSpace(first)); {
 	case err != nil:
 		return fmt.Errorf("stack: %s: %w", filepath.Join(dir, formatFile), err)
 	case version > format:
@@ -135,11 +145,20 @@ func prepareDir(dir string) (*os.File, error) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("stack: data directory: %w", err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, formatFile), []byte(strconv.Itoa(format)+"\n"), 0o644); err != nil {
+		mark := fmt.Sprintf("%d %s\n", format, strings.ToLower(rand.Text()[:12]))
+		if err := os.WriteFile(filepath.Join(dir, formatFile), []byte(mark), 0o644); err != nil {
 			return nil, fmt.Errorf("stack: data directory: %w", err)
 		}
 	} else if err != nil {
 		return nil, err
+	}
+	info, err := os.Stat(filepath.Join(dir, formatFile))
+	if err != nil {
+		return nil, fmt.Errorf("stack: data directory: %w", err)
+	}
+	// Root could write there, and leave files that the owner cannot.
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Geteuid() {
+		return nil, fmt.Errorf("stack: data directory %s belongs to another user (uid %d)", dir, stat.Uid)
 	}
 	return lockDir(dir)
 }
@@ -231,17 +250,27 @@ func resolve(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
-		return resolved, nil
+	// What does not exist yet must have the same name when it does.
+	rest := ""
+	for existing := dir; ; existing = filepath.Dir(existing) {
+		if resolved, err := filepath.EvalSymlinks(existing); err == nil {
+			return filepath.Join(resolved, rest), nil
+		}
+		if existing == filepath.Dir(existing) {
+			return dir, nil
+		}
+		rest = filepath.Join(filepath.Base(existing), rest)
 	}
-	return dir, nil
 }
 
-// postgresHomes are the places where PostgreSQL's data may be.
+// postgresHomes are the places where PostgreSQL's data may be: in the directory or,
+// when we are root and PostgreSQL's user cannot enter that, in one of /var/lib that
+// has the name drawn for the directory.
 func postgresHomes(dir string) []string {
 	homes := []string{filepath.Join(dir, "postgres")}
-	if account, err := postgresAccount(); err == nil && account != nil {
-		homes = append(homes, account.awayFrom(homes[0]))
+	text, err := os.ReadFile(filepath.Join(dir, formatFile))
+	if fields := strings.Fields(string(text)); err == nil && len(fields) == 2 && os.Geteuid() == 0 {
+		homes = append(homes, filepath.Join("/var/lib/loadline", filepath.Base(fields[1])))
 	}
 	return homes
 }

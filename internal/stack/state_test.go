@@ -39,6 +39,28 @@ func TestNewerDirectory(t *testing.T) {
 	}
 }
 
+// A directory has one name before and after it is made, through a link or not.
+func TestResolve(t *testing.T) {
+	t.Parallel()
+	parent := t.TempDir()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(parent, link); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(link, "a", "b")
+	before, err := resolve(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	after, err := resolve(dir)
+	if err != nil || before != after {
+		t.Errorf("before %s, after %s, %v", before, after, err)
+	}
+}
+
 func TestNoDirectory(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "none")

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/sync/semaphore"
@@ -34,35 +36,49 @@ const (
 )
 
 var (
-	// ErrBusy means that the context ended before it was this hash's turn.
+	// ErrBusy means that too many hashes wait, or that it was not this one's
+	// turn in time.
 	ErrBusy = errors.New("auth: too many passwords to hash")
 	// ErrBadHash means that a stored hash cannot be read.
 	ErrBadHash = errors.New("auth: not an Argon2id hash within the limits")
 )
 
+// A hash takes a processor for tens of milliseconds. Whoever waits for longer than
+// maxWait would have no time left for the rest of his request; who comes after more
+// than fit into that time is refused at once. Both are guesses for hashes of 20 ms
+// to 80 ms.
+const (
+	maxWait           = 5 * time.Second
+	maxWaitersPerTurn = 64
+)
+
 // Hasher hashes and checks passwords, as many at a time as there are
 // processors. It may be used concurrently.
 type Hasher struct {
-	turns *semaphore.Weighted
-	dummy string
+	turns      *semaphore.Weighted
+	waiting    atomic.Int64 // includes those whose turn it is
+	maxWaiting int64
+	dummy      string
 }
 
 // NewHasher returns a Hasher.
 func NewHasher() *Hasher {
+	turns := int64(runtime.GOMAXPROCS(0))
 	return &Hasher{
-		turns: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
+		turns:      semaphore.NewWeighted(turns),
+		maxWaiting: turns * (1 + maxWaitersPerTurn),
 		// The hash of nothing known: its key is random.
 		dummy: encode(params{memoryKiB, passes, lanes}, random(saltBytes), random(keyBytes)),
 	}
 }
 
 // Hash returns the hash of the password in PHC string format. It returns
-// ErrBusy when ctx ends first.
+// ErrBusy when it gets no turn.
 func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	if err := h.acquire(ctx); err != nil {
 		return "", err
 	}
-	defer h.turns.Release(1)
+	defer h.release()
 
 	p, salt := params{memoryKiB, passes, lanes}, random(saltBytes)
 	return encode(p, salt, p.key(password, salt, keyBytes)), nil
@@ -71,7 +87,7 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 // Verify reports whether the hash is that of the password. An empty hash
 // stands for a user who does not exist: Verify then takes as long as ever and
 // reports false, so that the time does not tell which e-mails are registered.
-// It returns ErrBusy when ctx ends first, and ErrBadHash.
+// It returns ErrBusy when it gets no turn, and ErrBadHash.
 func (h *Hasher) Verify(ctx context.Context, hash, password string) (bool, error) {
 	known := hash != ""
 	if !known {
@@ -84,17 +100,29 @@ func (h *Hasher) Verify(ctx context.Context, hash, password string) (bool, error
 	if err := h.acquire(ctx); err != nil {
 		return false, err
 	}
-	defer h.turns.Release(1)
+	defer h.release()
 
 	key := p.key(password, salt, uint32(len(want)))
 	return subtle.ConstantTimeCompare(key, want) == 1 && known, nil
 }
 
 func (h *Hasher) acquire(ctx context.Context) error {
+	if h.waiting.Add(1) > h.maxWaiting {
+		h.waiting.Add(-1)
+		return ErrBusy
+	}
+	ctx, cancel := context.WithTimeout(ctx, maxWait)
+	defer cancel()
 	if err := h.turns.Acquire(ctx, 1); err != nil {
+		h.waiting.Add(-1)
 		return fmt.Errorf("%w: %w", ErrBusy, err)
 	}
 	return nil
+}
+
+func (h *Hasher) release() {
+	h.turns.Release(1)
+	h.waiting.Add(-1)
 }
 
 // params are the cost parameters of a hash.

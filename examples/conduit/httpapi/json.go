@@ -24,6 +24,7 @@ func read[T any](w http.ResponseWriter, r *http.Request, key string) (T, error) 
 	var object T
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		w.Header().Set("Connection", "close") // rather than read the rest
 		return object, invalid("body", fmt.Sprintf("is too large (maximum is %d bytes)", maxBodyBytes))
 	}
 	if err != nil {

@@ -129,8 +129,11 @@ func (a *api) recoverPanics(next http.Handler) http.Handler {
 	})
 }
 
-// allowOrigins lets browser front ends on other origins use the API.
+// allowOrigins lets browser front ends on these other origins use the API.
 func allowOrigins(origins []string, next http.Handler) http.Handler {
+	if len(origins) == 0 {
+		return next // to cors, none would mean all
+	}
 	return cors.New(cors.Options{
 		AllowedOrigins: origins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete},

@@ -7,15 +7,17 @@ import (
 	"github.com/loadlinehq/loadline/examples/conduit/postgres/sqlc"
 )
 
-// Comments returns the newest comments of an article, at most MaxComments, the
-// newest first. It returns ErrArticleNotFound.
+// Comments returns the newest comments of an article, as many as MaxComments and
+// MaxCommentsBytes allow, the newest first. It returns ErrArticleNotFound.
 func (s *Store) Comments(ctx context.Context, slug string) ([]conduit.Comment, error) {
 	q := s.read(ctx)
 	articleID, err := q.ArticleIDBySlug(ctx, slug)
 	if err != nil {
 		return nil, domainError("comments", err, conduit.ErrArticleNotFound)
 	}
-	rows, err := q.ListComments(ctx, sqlc.ListCommentsParams{ArticleID: articleID, PageLimit: conduit.MaxComments})
+	rows, err := q.ListComments(ctx, sqlc.ListCommentsParams{
+		ArticleID: articleID, PageLimit: conduit.MaxComments, MaxBytes: conduit.MaxCommentsBytes,
+	})
 	if err != nil {
 		return nil, domainError("comments", err, nil)
 	}

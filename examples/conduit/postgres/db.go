@@ -37,6 +37,9 @@ const (
 	// Below the deadline of a request, so that the server gives up first and
 	// the connection survives.
 	statementTimeout = 5 * time.Second
+	// Less than that: who waits for a row holds a connection, and the pool must not
+	// go to those who wait for one row.
+	lockTimeout = 2 * time.Second
 	// A transaction that idles for longer has lost its client.
 	idleInTxTimeout = 10 * time.Second
 )
@@ -77,6 +80,7 @@ func Open(ctx context.Context, c Config) (*Primary, error) {
 	// would compile a plan for longer than a page takes.
 	config.ConnConfig.RuntimeParams["jit"] = "off"
 	config.ConnConfig.RuntimeParams["statement_timeout"] = milliseconds(statementTimeout)
+	config.ConnConfig.RuntimeParams["lock_timeout"] = milliseconds(lockTimeout)
 	config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = milliseconds(idleInTxTimeout)
 
 	pool, err := pgxpool.NewWithConfig(ctx, config)

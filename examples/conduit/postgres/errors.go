@@ -57,6 +57,9 @@ func unavailable(err error) bool {
 		return true
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		if pgErr.Code == "55P03" { // lock timeout
+			return true
+		}
 		switch pgErr.Code[:min(2, len(pgErr.Code))] {
 		case "08", // connection exception
 			"40", // serialization failure, deadlock

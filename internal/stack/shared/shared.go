@@ -5,8 +5,8 @@
 // The first process to [Join] starts a server process in the background, which
 // runs the stack, and each holds a connection to it for as long as it lives. When
 // the last connection has been gone for a while, however its process ended, the
-// stack stops and its data is deleted. Nothing is left to clean up, and nobody has
-// to start or stop anything.
+// stack stops and its data is deleted, so that nobody has to start or stop anything.
+// What a server process that was killed leaves behind, the next one ends.
 package shared
 
 import (
@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -29,6 +30,9 @@ import (
 const (
 	// linger bridges the time in which `go test` builds the next package.
 	linger = 30 * time.Second
+	// buildLimit bounds the wait for another process that starts the servers, and
+	// the build of their program, which on a new machine compiles all of it.
+	buildLimit = 10 * time.Minute
 	// startLimit bounds the start of the servers on a busy machine.
 	startLimit = 2 * time.Minute
 )
@@ -50,6 +54,10 @@ func serversPath(dir string) string { return filepath.Join(dir, "servers.json") 
 // after.
 func Serve(ctx context.Context, cfg stack.Config) error {
 	if err := wipe(ctx, cfg.Dir); err != nil {
+		return err
+	}
+	// Of one that was killed: somebody else may have its address by now.
+	if err := os.Remove(serversPath(cfg.Dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	s, err := stack.Open(ctx, cfg)
@@ -161,7 +169,7 @@ func send(ctx context.Context, changes chan<- int, change int) bool {
 // run: start returns the command line of a process that calls [Serve] on the
 // directory. They stay until close is called or this process ends.
 func Join(ctx context.Context, dir string, start func(context.Context) ([]string, error)) (_ Servers, close func() error, err error) {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	ctx, cancel := context.WithTimeout(ctx, buildLimit)
 	defer cancel()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Servers{}, nil, err
@@ -180,6 +188,8 @@ func Join(ctx context.Context, dir string, start func(context.Context) ([]string
 	if err != nil {
 		return Servers{}, nil, err
 	}
+	ctx, cancelStart := context.WithTimeout(ctx, startLimit)
+	defer cancelStart()
 	log, err := os.Create(dir + ".log")
 	if err != nil {
 		return Servers{}, nil, err
@@ -191,17 +201,20 @@ func Join(ctx context.Context, dir string, start func(context.Context) ([]string
 	if err := cmd.Start(); err != nil {
 		return Servers{}, nil, err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	// Asked now and then, not waited for: a goroutine that waits would outlive us,
+	// and every test that looks for leaks would find it.
+	defer func() { _ = cmd.Process.Release() }()
 	for {
 		servers, conn, err := join(dir)
 		if err == nil {
 			return servers, conn.Close, nil
 		}
-		select {
-		case err := <-ended:
+		var status syscall.WaitStatus
+		if pid, err := syscall.Wait4(cmd.Process.Pid, &status, syscall.WNOHANG, nil); pid != 0 || err != nil {
 			text, _ := os.ReadFile(log.Name())
-			return Servers{}, nil, fmt.Errorf("the shared stack ended: %w\n%s", errors.Join(err), text)
+			return Servers{}, nil, fmt.Errorf("the shared stack ended with status %d\n%s", status.ExitStatus(), text)
+		}
+		select {
 		case <-ctx.Done():
 			text, _ := os.ReadFile(log.Name())
 			return Servers{}, nil, fmt.Errorf("the shared stack does not start: %w\n%s", context.Cause(ctx), text)

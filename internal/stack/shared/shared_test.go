@@ -90,7 +90,7 @@ func TestJoinReportsWhy(t *testing.T) {
 	_, _, err := Join(t.Context(), filepath.Join(t.TempDir(), "stack"), func(context.Context) ([]string, error) {
 		return []string{"sh", "-c", "echo no such server; exit 3"}, nil
 	})
-	if err == nil || !strings.Contains(err.Error(), "no such server") || !strings.Contains(err.Error(), "exit status 3") {
+	if err == nil || !strings.Contains(err.Error(), "no such server") || !strings.Contains(err.Error(), "status 3") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -91,15 +91,18 @@ func Postgres(t testing.TB, options ...Option) *Database {
 	return newDatabase(t, start(t), options)
 }
 
-// joined is this process's lease. It is held until the process ends, so that the
-// servers stay for its next test.
+// lease is never closed: this process holds it until it ends, so that the servers
+// stay for its next test. The variable keeps the connection from being collected,
+// which would close it.
+var lease func() error
+
 var joined = sync.OnceValues(func() (shared.Servers, error) {
 	root, err := moduleRoot()
 	if err != nil {
 		return shared.Servers{}, err
 	}
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("loadline-test-%d-%s", os.Getuid(), shortHash(root)))
-	servers, _, err := shared.Join(context.Background(), dir, func(ctx context.Context) ([]string, error) {
+	servers, held, err := shared.Join(context.Background(), dir, func(ctx context.Context) ([]string, error) {
 		program := dir + ".loadline"
 		build := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/loadline")
 		build.Dir = root
@@ -108,6 +111,7 @@ var joined = sync.OnceValues(func() (shared.Servers, error) {
 		}
 		return []string{program, "test-stack", "--data", dir}, nil
 	})
+	lease = held
 	return servers, err
 })
 

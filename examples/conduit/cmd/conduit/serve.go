@@ -44,6 +44,12 @@ func (c *serveCmd) Validate() error {
 	if c.Secret == "" {
 		return errors.New("CONDUIT_JWT_SECRET is not set: tokens are signed with it; make one with `openssl rand -base64 32`")
 	}
+	if c.PoolMax < 1 {
+		return fmt.Errorf("CONDUIT_POOL_MAX is %d: at least one connection is needed", c.PoolMax)
+	}
+	if c.DrainDelay < 0 || c.DrainTimeout < 0 {
+		return errors.New("CONDUIT_DRAIN_DELAY and CONDUIT_DRAIN_TIMEOUT cannot be negative")
+	}
 	return nil
 }
 

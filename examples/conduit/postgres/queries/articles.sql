@@ -12,8 +12,9 @@ WHERE a.id = @id;
 
 -- No row: the slug is taken.
 -- name: CreateArticle :one
-INSERT INTO articles (slug, title, description, body, author_id)
-VALUES (@slug, @title, @description, @body, @author_id)
+INSERT INTO articles (slug, title, description, body, author_id, created_at, updated_at)
+SELECT @slug, @title, @description, @body, @author_id, t.now, t.now
+FROM (SELECT clock_timestamp() AS now) AS t -- now() is older than the wait for a tag
 ON CONFLICT (slug) DO NOTHING
 RETURNING id;
 
@@ -22,12 +23,13 @@ RETURNING id;
 -- name: LockArticle :one
 SELECT id, author_id, title FROM articles WHERE slug = @slug FOR UPDATE;
 
--- A NULL leaves the column as it is.
+-- A NULL leaves the column as it is. The article is locked; now() would be older than
+-- the wait for that lock, and could go back behind the edit before.
 -- name: UpdateArticle :exec
 UPDATE articles
 SET description = coalesce(sqlc.narg(description), description),
     body        = coalesce(sqlc.narg(body), body),
-    updated_at  = now()
+    updated_at  = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
 WHERE id = @id;
 
 -- No row: the slug is taken. To look first avoids waiting for the owner of the

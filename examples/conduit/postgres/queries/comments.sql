@@ -1,7 +1,7 @@
 -- name: ArticleIDBySlug :one
 SELECT id FROM articles WHERE slug = @slug;
 
--- Walks comments_article_id_idx.
+-- Walks comments_article_id_idx. The newest one is shown however long it is.
 -- name: ListComments :many
 SELECT
     c.id,
@@ -12,11 +12,17 @@ SELECT
     u.username            AS author_username,
     coalesce(u.bio, '')   AS author_bio,
     coalesce(u.image, '') AS author_image
-FROM comments AS c
+FROM (
+    SELECT
+        n.*,
+        sum(octet_length(n.body)) OVER (ORDER BY n.id DESC) - octet_length(n.body) AS bytes_before
+    FROM (
+        SELECT * FROM comments WHERE article_id = @article_id ORDER BY id DESC LIMIT @page_limit
+    ) AS n
+) AS c
 JOIN users AS u ON u.id = c.author_id
-WHERE c.article_id = @article_id
-ORDER BY c.id DESC
-LIMIT @page_limit;
+WHERE c.bytes_before < @max_bytes::bigint
+ORDER BY c.id DESC;
 
 -- No row: there is no such article.
 -- name: CreateComment :one

@@ -18,7 +18,7 @@ SET username      = coalesce(sqlc.narg(username), username),
     password_hash = coalesce(sqlc.narg(password_hash), password_hash),
     bio           = nullif(coalesce(sqlc.narg(bio), bio), ''),
     image         = nullif(coalesce(sqlc.narg(image), image), ''),
-    updated_at    = now()
+    updated_at    = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
 WHERE id = @id
 RETURNING *;
 

@@ -99,8 +99,9 @@ func (q *Queries) ClearArticleTags(ctx context.Context, articleID int64) error {
 }
 
 const createArticle = `-- name: CreateArticle :one
-INSERT INTO articles (slug, title, description, body, author_id)
-VALUES ($1, $2, $3, $4, $5)
+INSERT INTO articles (slug, title, description, body, author_id, created_at, updated_at)
+SELECT $1, $2, $3, $4, $5, t.now, t.now
+FROM (SELECT clock_timestamp() AS now) AS t -- now() is older than the wait for a tag
 ON CONFLICT (slug) DO NOTHING
 RETURNING id
 `
@@ -289,7 +290,7 @@ const updateArticle = `-- name: UpdateArticle :exec
 UPDATE articles
 SET description = coalesce($1, description),
     body        = coalesce($2, body),
-    updated_at  = now()
+    updated_at  = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
 WHERE id = $3
 `
 
@@ -299,7 +300,8 @@ type UpdateArticleParams struct {
 	ID          int64
 }
 
-// A NULL leaves the column as it is.
+// A NULL leaves the column as it is. The article is locked; now() would be older than
+// the wait for that lock, and could go back behind the edit before.
 func (q *Queries) UpdateArticle(ctx context.Context, arg UpdateArticleParams) error {
 	_, err := q.db.Exec(ctx, updateArticle, arg.Description, arg.Body, arg.ID)
 	return err

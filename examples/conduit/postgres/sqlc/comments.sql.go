@@ -124,16 +124,23 @@ SELECT
     u.username            AS author_username,
     coalesce(u.bio, '')   AS author_bio,
     coalesce(u.image, '') AS author_image
-FROM comments AS c
+FROM (
+    SELECT
+        n.id, n.article_id, n.author_id, n.body, n.created_at, n.updated_at,
+        sum(octet_length(n.body)) OVER (ORDER BY n.id DESC) - octet_length(n.body) AS bytes_before
+    FROM (
+        SELECT id, article_id, author_id, body, created_at, updated_at FROM comments WHERE article_id = $1 ORDER BY id DESC LIMIT $2
+    ) AS n
+) AS c
 JOIN users AS u ON u.id = c.author_id
-WHERE c.article_id = $1
+WHERE c.bytes_before < $3::bigint
 ORDER BY c.id DESC
-LIMIT $2
 `
 
 type ListCommentsParams struct {
 	ArticleID int64
 	PageLimit int32
+	MaxBytes  int64
 }
 
 type ListCommentsRow struct {
@@ -147,9 +154,9 @@ type ListCommentsRow struct {
 	AuthorImage    string
 }
 
-// Walks comments_article_id_idx.
+// Walks comments_article_id_idx. The newest one is shown however long it is.
 func (q *Queries) ListComments(ctx context.Context, arg ListCommentsParams) ([]ListCommentsRow, error) {
-	rows, err := q.db.Query(ctx, listComments, arg.ArticleID, arg.PageLimit)
+	rows, err := q.db.Query(ctx, listComments, arg.ArticleID, arg.PageLimit, arg.MaxBytes)
 	if err != nil {
 		return nil, err
 	}

@@ -151,7 +151,7 @@ SET username      = coalesce($1, username),
     password_hash = coalesce($3, password_hash),
     bio           = nullif(coalesce($4, bio), ''),
     image         = nullif(coalesce($5, image), ''),
-    updated_at    = now()
+    updated_at    = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
 WHERE id = $6
 RETURNING id, username, email, password_hash, bio, image, articles_count, created_at, updated_at
 `
