@@ -44,7 +44,7 @@ type Servers struct {
 	Redis    string   `json:"redis"`
 	NATS     string   `json:"nats"`
 
-	Lease string `json:"lease"` // where to connect in order to keep them alive
+	LeaseAddr string `json:"lease"` // where to connect in order to keep them alive
 }
 
 func serversPath(dir string) string { return filepath.Join(dir, "servers.json") }
@@ -72,7 +72,7 @@ func Serve(ctx context.Context, cfg stack.Config) error {
 	if err != nil {
 		return err
 	}
-	servers := Servers{Lease: listener.Addr().String()}
+	servers := Servers{LeaseAddr: listener.Addr().String()}
 	for _, service := range s.Services() {
 		switch service.Role {
 		case "primary":
@@ -165,77 +165,87 @@ func send(ctx context.Context, changes chan<- int, change int) bool {
 	}
 }
 
-// Join returns the shared servers of a directory, and starts them when they do not
-// run: start returns the command line of a process that calls [Serve] on the
-// directory. They stay until close is called or this process ends.
-func Join(ctx context.Context, dir string, start func(context.Context) ([]string, error)) (_ Servers, close func() error, err error) {
+// Lease keeps shared servers alive until it is closed or its process ends. It must
+// stay reachable: what is collected as garbage is closed.
+type Lease struct {
+	Servers
+	conn net.Conn
+}
+
+// Close gives the lease back.
+func (l *Lease) Close() error { return l.conn.Close() }
+
+// Join takes a lease on the shared servers of a directory, and starts them when they
+// do not run: start returns the command line of a process that calls [Serve] on the
+// directory.
+func Join(ctx context.Context, dir string, start func(context.Context) ([]string, error)) (*Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, buildLimit)
 	defer cancel()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return Servers{}, nil, err
+		return nil, err
 	}
 	// One at a time: the others find what the first has started.
 	unlock, err := lock(ctx, dir+".lock")
 	if err != nil {
-		return Servers{}, nil, err
+		return nil, err
 	}
 	defer unlock()
 
-	if servers, conn, err := join(dir); err == nil {
-		return servers, conn.Close, nil
+	if lease, err := join(dir); err == nil {
+		return lease, nil
 	}
 	argv, err := start(ctx)
 	if err != nil {
-		return Servers{}, nil, err
+		return nil, err
 	}
 	ctx, cancelStart := context.WithTimeout(ctx, startLimit)
 	defer cancelStart()
 	log, err := os.Create(dir + ".log")
 	if err != nil {
-		return Servers{}, nil, err
+		return nil, err
 	}
 	defer log.Close()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it outlives us
 	if err := cmd.Start(); err != nil {
-		return Servers{}, nil, err
+		return nil, err
 	}
 	// Asked now and then, not waited for: a goroutine that waits would outlive us,
 	// and every test that looks for leaks would find it.
 	defer func() { _ = cmd.Process.Release() }()
 	for {
-		servers, conn, err := join(dir)
+		lease, err := join(dir)
 		if err == nil {
-			return servers, conn.Close, nil
+			return lease, nil
 		}
 		var status syscall.WaitStatus
 		if pid, err := syscall.Wait4(cmd.Process.Pid, &status, syscall.WNOHANG, nil); pid != 0 || err != nil {
 			text, _ := os.ReadFile(log.Name())
-			return Servers{}, nil, fmt.Errorf("the shared stack ended with status %d\n%s", status.ExitStatus(), text)
+			return nil, fmt.Errorf("the shared stack ended with status %d\n%s", status.ExitStatus(), text)
 		}
 		select {
 		case <-ctx.Done():
 			text, _ := os.ReadFile(log.Name())
-			return Servers{}, nil, fmt.Errorf("the shared stack does not start: %w\n%s", context.Cause(ctx), text)
+			return nil, fmt.Errorf("the shared stack does not start: %w\n%s", context.Cause(ctx), text)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
 
 // join takes a lease on servers that run.
-func join(dir string) (Servers, net.Conn, error) {
+func join(dir string) (*Lease, error) {
 	var servers Servers
 	data, err := os.ReadFile(serversPath(dir))
 	if err != nil {
-		return servers, nil, err
+		return nil, err
 	}
 	if err := json.Unmarshal(data, &servers); err != nil {
-		return servers, nil, err
+		return nil, err
 	}
-	conn, err := net.DialTimeout("tcp", servers.Lease, time.Second)
+	conn, err := net.DialTimeout("tcp", servers.LeaseAddr, time.Second)
 	if err != nil {
-		return servers, nil, err
+		return nil, err
 	}
 	// The word of the server: a process that is about to end, or another one on
 	// the same port, does not say it.
@@ -243,9 +253,9 @@ func join(dir string) (Servers, net.Conn, error) {
 	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err := io.ReadFull(conn, word); err != nil || string(word) != "lease\n" {
 		_ = conn.Close()
-		return servers, nil, fmt.Errorf("no lease: %q, %w", word, err)
+		return nil, fmt.Errorf("no lease: %q, %w", word, err)
 	}
-	return servers, conn, nil
+	return &Lease{Servers: servers, conn: conn}, nil
 }
 
 // lock waits for an exclusive lock on a file.

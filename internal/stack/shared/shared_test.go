@@ -23,7 +23,7 @@ func serveLeases(t *testing.T, ctx context.Context, dir string, linger time.Dura
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := stack.WriteJSON(serversPath(dir), Servers{Primary: "primary", Lease: listener.Addr().String()}); err != nil {
+	if err := stack.WriteJSON(serversPath(dir), Servers{Primary: "primary", LeaseAddr: listener.Addr().String()}); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
@@ -38,24 +38,24 @@ func TestServersLiveAsLongAsALease(t *testing.T) {
 	ended := serveLeases(t, t.Context(), dir, linger)
 	nobody := func(context.Context) ([]string, error) { return nil, errors.New("started again") }
 
-	servers, closeFirst, err := Join(t.Context(), dir, nobody)
+	first, err := Join(t.Context(), dir, nobody)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if servers.Primary != "primary" {
-		t.Errorf("got %+v", servers)
+	if first.Primary != "primary" {
+		t.Errorf("got %+v", first)
 	}
-	_, closeSecond, err := Join(t.Context(), dir, nobody)
+	second, err := Join(t.Context(), dir, nobody)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = closeFirst()
+	_ = first.Close()
 	select {
 	case <-ended:
 		t.Fatal("the servers ended while a lease was held")
 	case <-time.After(5 * linger):
 	}
-	_ = closeSecond()
+	_ = second.Close()
 	select {
 	case err := <-ended:
 		if err != nil {
@@ -71,11 +71,11 @@ func TestServersEndWithTheirContext(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := serveLeases(t, ctx, dir, time.Hour)
-	_, closeLease, err := Join(t.Context(), dir, nil)
+	lease, err := Join(t.Context(), dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closeLease()
+	defer lease.Close()
 	cancel()
 	select {
 	case <-ended:
@@ -87,7 +87,7 @@ func TestServersEndWithTheirContext(t *testing.T) {
 // Who cannot start the servers says why, with what they printed.
 func TestJoinReportsWhy(t *testing.T) {
 	t.Parallel()
-	_, _, err := Join(t.Context(), filepath.Join(t.TempDir(), "stack"), func(context.Context) ([]string, error) {
+	_, err := Join(t.Context(), filepath.Join(t.TempDir(), "stack"), func(context.Context) ([]string, error) {
 		return []string{"sh", "-c", "echo no such server; exit 3"}, nil
 	})
 	if err == nil || !strings.Contains(err.Error(), "no such server") || !strings.Contains(err.Error(), "status 3") {

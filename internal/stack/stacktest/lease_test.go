@@ -16,7 +16,7 @@ import (
 // to is closed with it, and the servers end under the test that uses them.
 func TestLeaseOutlivesCollection(t *testing.T) {
 	servers := start(t)
-	before := connections(t, servers.Lease)
+	before := connections(t, servers.LeaseAddr)
 	if before == 0 {
 		t.Skip("this system does not show connections in /proc/net/tcp")
 	}
@@ -24,7 +24,7 @@ func TestLeaseOutlivesCollection(t *testing.T) {
 		runtime.GC()
 		time.Sleep(20 * time.Millisecond) // finalizers run after the collection
 	}
-	if after := connections(t, servers.Lease); after == 0 {
+	if after := connections(t, servers.LeaseAddr); after == 0 {
 		t.Error("the lease is gone")
 	}
 }

@@ -91,18 +91,15 @@ func Postgres(t testing.TB, options ...Option) *Database {
 	return newDatabase(t, start(t), options)
 }
 
-// lease is never closed: this process holds it until it ends, so that the servers
-// stay for its next test. The variable keeps the connection from being collected,
-// which would close it.
-var lease func() error
-
-var joined = sync.OnceValues(func() (shared.Servers, error) {
+// joined is this process's lease. It is never closed, so that the servers stay for
+// the process's next test, and reachable from here.
+var joined = sync.OnceValues(func() (*shared.Lease, error) {
 	root, err := moduleRoot()
 	if err != nil {
-		return shared.Servers{}, err
+		return nil, err
 	}
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("loadline-test-%d-%s", os.Getuid(), shortHash(root)))
-	servers, held, err := shared.Join(context.Background(), dir, func(ctx context.Context) ([]string, error) {
+	return shared.Join(context.Background(), dir, func(ctx context.Context) ([]string, error) {
 		program := dir + ".loadline"
 		build := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/loadline")
 		build.Dir = root
@@ -111,8 +108,6 @@ var joined = sync.OnceValues(func() (shared.Servers, error) {
 		}
 		return []string{program, "test-stack", "--data", dir}, nil
 	})
-	lease = held
-	return servers, err
 })
 
 func start(t testing.TB) shared.Servers {
@@ -120,11 +115,11 @@ func start(t testing.TB) shared.Servers {
 	if testing.Short() {
 		t.Skip("stacktest: needs real servers; skipped by -short")
 	}
-	servers, err := joined()
+	lease, err := joined()
 	if err != nil {
 		t.Fatalf("stacktest: %v", err)
 	}
-	return servers
+	return lease.Servers
 }
 
 // moduleRoot is found by where this file was compiled, since tests of other modules
