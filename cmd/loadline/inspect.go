@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,33 +24,12 @@ type statusCmd struct {
 }
 
 func (c *statusCmd) Run(ctx context.Context) error {
-	state, err := readState(c.Data)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	url := fmt.Sprintf("http://127.0.0.1:%d/status.json", stack.Ports{Base: state.PortBase}.Admin())
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return fmt.Errorf("loadline up (pid %d) runs, but its status page does not answer: %w", state.PID, err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	status, err := askStatus(ctx, c.Data)
 	if err != nil {
 		return err
 	}
 	if c.JSON {
-		_, err := os.Stdout.Write(body)
-		return err
-	}
-	var status statuspage.Status
-	if err := json.Unmarshal(body, &status); err != nil {
-		return fmt.Errorf("%s: %w", url, err)
+		return printJSON(status)
 	}
 	return printStatus(os.Stdout, status)
 }
@@ -80,7 +57,11 @@ func printStatus(out io.Writer, status statuspage.Status) error {
 	if status.Admin != nil {
 		fmt.Fprintf(table, "status page  %s\n", status.Admin.URL)
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil || len(status.Faults) == 0 {
+		return err
+	}
+	fmt.Fprintln(out)
+	return printFaults(out, status.Faults, time.Now())
 }
 
 // readState returns the state of the running stack, or an error that says what to

@@ -135,11 +135,16 @@ func (l *logReader) flush(out io.Writer) error {
 	return err
 }
 
-// reopen changes to the log of a new run, which has taken this one's name.
+// reopen changes to the log of a new run, which has taken this one's name, and begins
+// again with one that was cut.
 func (l *logReader) reopen() (bool, error) {
 	mine, err := l.file.Stat()
 	if err != nil {
 		return false, err
+	}
+	if at, err := l.file.Seek(0, io.SeekCurrent); err != nil || at > mine.Size() {
+		_, err = l.file.Seek(0, io.SeekStart)
+		return err == nil, err
 	}
 	current, err := os.Stat(l.file.Name())
 	if err != nil || os.SameFile(mine, current) {

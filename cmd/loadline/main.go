@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/loadlinehq/loadline/internal/stack"
 )
 
 type cli struct {
@@ -20,6 +22,7 @@ type cli struct {
 	Status statusCmd `cmd:"" help:"Show what runs, where, and how far the replicas are behind."`
 	Logs   logsCmd   `cmd:"" help:"Print the logs of one service, or of all."`
 	Psql   psqlCmd   `cmd:"" help:"Open psql on the primary, or on a replica."`
+	Fault  faultCmd  `cmd:"" help:"Break something on purpose, and undo it."`
 
 	NATSServer natsServerCmd `cmd:"" name:"nats-server" hidden:""`
 	TestStack  testStackCmd  `cmd:"" name:"test-stack" hidden:""`
@@ -28,6 +31,14 @@ type cli struct {
 // dataFlag is shared by all commands that find a stack by its directory.
 type dataFlag struct {
 	Data string `help:"Directory of the stack's data, logs and state; .loadline when left out." default:".loadline" env:"LOADLINE_DIR" placeholder:"DIR"`
+}
+
+// hint is the flag as a command to copy needs it.
+func (f dataFlag) hint() string {
+	if f.Data == stack.DefaultDir {
+		return ""
+	}
+	return " --data " + f.Data
 }
 
 func main() { os.Exit(run()) }

@@ -191,6 +191,16 @@ func (f readyFile) service(t *testing.T, name string) readyService {
 	return f.Services[i]
 }
 
+// primary is the address of the server that has the role, whatever its name.
+func (f readyFile) primary(t *testing.T) string {
+	t.Helper()
+	i := slices.IndexFunc(f.Services, func(s readyService) bool { return s.Role == "primary" })
+	if i < 0 {
+		t.Fatalf("there is no primary in %+v", f)
+	}
+	return f.Services[i].Addr
+}
+
 // alive reports whether there is a process, other than one that nobody has waited
 // for yet.
 func alive(pid int) bool {

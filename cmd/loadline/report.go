@@ -50,6 +50,20 @@ func (r *reporter) headline(format string, args ...any) {
 func (r *reporter) event(e stack.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now := time.Now().Format(time.TimeOnly)
+	switch {
+	case r.quiet && e.Service.State != stack.Starting:
+		return
+	case e.Fault != nil && e.Fault.Phase == stack.FaultRemoved:
+		fmt.Fprintf(r.out, "%s %s %s: undone\n", now, r.paint(green, "FAULT"), e.Fault.Fault)
+		return
+	case e.Fault != nil:
+		fmt.Fprintf(r.out, "%s %s %s\n", now, r.paint(red, "FAULT"), e.Fault.Fault)
+		return
+	case e.Note != "":
+		fmt.Fprintf(r.out, "%s %s %s\n", now, e.Service.Name, e.Note)
+		return
+	}
 	switch e.Service.State {
 	case stack.Starting:
 		r.began[e.Service.Name] = time.Now()
@@ -57,10 +71,7 @@ func (r *reporter) event(e stack.Event) {
 		took := time.Since(r.began[e.Service.Name]).Seconds()
 		fmt.Fprintf(r.out, "  %-10s %s  %-15s pid %-7d %.1f s\n", e.Service.Name, r.paint(green, "ready"), e.Service.Addr, e.Service.PID, took)
 	case stack.Exited:
-		if r.quiet {
-			return
-		}
-		fmt.Fprintf(r.out, "%s %s %v\n  the other services go on\n", time.Now().Format(time.TimeOnly), r.paint(red, "DIED"), e.Err)
+		fmt.Fprintf(r.out, "%s %s %v\n  the other services go on\n", now, r.paint(red, "DIED"), e.Err)
 	}
 }
 

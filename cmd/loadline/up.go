@@ -29,6 +29,8 @@ type upCmd struct {
 	Replicas  int      `help:"Number of PostgreSQL replicas." default:"2" env:"LOADLINE_REPLICAS"`
 	Instances int      `help:"Number of instances of the application." default:"2" env:"LOADLINE_INSTANCES"`
 	ReadyFile string   `help:"Write addresses and processes to this file, as JSON, when all is up." placeholder:"FILE"`
+	Restart   bool     `help:"Start a process again that dies; otherwise its death is reported." env:"LOADLINE_RESTART"`
+	LogMax    int64    `name:"log-max" help:"Size in bytes at which a log is cut; three older ones are kept." default:"10485760" env:"LOADLINE_LOG_MAX" placeholder:"BYTES"`
 	Setup     string   `help:"Shell command that prepares the database, run once before the first instance." placeholder:"COMMAND"`
 	Command   []string `arg:"" optional:"" passthrough:"" help:"Application to run, after --: each instance has its own PORT, and DATABASE_URL, DATABASE_REPLICA_URLS, DB_PRIMARY_HOST, DB_REPLICA_HOST (and ..._PORT), REDIS_URL and NATS_URL. Default: Conduit, when its program lies beside this one."`
 }
@@ -63,6 +65,7 @@ func (c *upCmd) Run(ctx context.Context, signals *signals) (err error) {
 	out.headline("Starting PostgreSQL with %d %s, Redis and NATS; data in %s", c.Replicas, plural(c.Replicas, "replica"), c.Data)
 	s, err := stack.Open(ctx, stack.Config{
 		Dir: c.Data, PortBase: base, Replicas: c.Replicas,
+		Restart: c.Restart, LogMaxBytes: c.LogMax,
 		NATSCommand: []string{self, "nats-server"},
 		Notify:      out.event,
 	})
@@ -204,11 +207,8 @@ func (c *upCmd) conduit() (*stack.App, error) {
 // hints are the commands that the terminal ends with.
 func (c *upCmd) hints(s *stack.Stack, app *stack.App) []string {
 	loadline := programName()
-	data := ""
-	if c.Data != stack.DefaultDir {
-		data = " --data " + c.Data
-	}
-	hints := []string{loadline + " status" + data, loadline + " psql" + data + " replica-1"}
+	data := c.hint()
+	hints := []string{loadline + " status" + data, loadline + " psql" + data + " replica-1", loadline + " fault add" + data + " redis latency --delay 50ms --for 30s"}
 	if c.Replicas == 0 {
 		hints[1] = loadline + " psql" + data
 	}

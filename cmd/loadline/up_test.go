@@ -247,7 +247,7 @@ func TestKillDuringStart(t *testing.T) {
 
 func connect(t *testing.T, ready readyFile) *pgx.Conn {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), "postgres://app@"+ready.service(t, "primary").Addr+"/app?sslmode=disable")
+	conn, err := pgx.Connect(t.Context(), "postgres://app@"+ready.primary(t)+"/app?sslmode=disable")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/loadlinehq/loadline/internal/stack/faultproxy"
 )
 
 // App is an application to run on the stack.
@@ -38,23 +40,23 @@ func (s *Stack) StartApp(ctx context.Context, app App) error {
 	if len(app.Command) == 0 {
 		return errors.New("stack: the application's command is missing")
 	}
-	env := append(s.Env(), app.Env...)
 	for _, argv := range app.Setup {
-		if err := s.runSetup(ctx, app, env, argv); err != nil {
+		if err := s.runSetup(ctx, app, append(s.Env(), app.Env...), argv); err != nil {
 			return err
 		}
 	}
-	ports := make(map[string]int, app.Instances)
+	ports := make(map[string]int, 2*app.Instances)
 	for n := range app.Instances {
-		ports[instanceName(n+1)] = s.ports.Instance(n + 1)
+		addService(ports, instanceName(n+1), s.ports.Instance(n+1))
 	}
 	if err := checkFree(ports); err != nil {
 		return fmt.Errorf("stack: another program uses a port that is needed; choose others with --port-base:\n%w", err)
 	}
 	for n := range app.Instances {
 		port := s.ports.Instance(n + 1)
-		err := s.add(instanceName(n+1), "app", port, func(launch launcher) error {
-			return startInstance(ctx, launch, app, env, port)
+		err := s.add(ctx, instanceName(n+1), "app", port, func(ctx context.Context, launch launcher) error {
+			// At each start: a promotion changes which server is the primary.
+			return startInstance(ctx, launch, app, append(s.Env(), app.Env...), port)
 		})
 		if err != nil {
 			return fmt.Errorf("stack: %w", err)
@@ -65,21 +67,28 @@ func (s *Stack) StartApp(ctx context.Context, app App) error {
 		return fmt.Errorf("stack: %w", err)
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		_ = listener.Close()
+		return errors.New("stack: it is being stopped")
+	}
 	s.balancer = newBalancer(listener, s.liveInstances)
-	s.mu.Unlock()
 	return nil
 }
 
 func instanceName(n int) string { return fmt.Sprintf("app-%d", n) }
 
-func (s *Stack) liveInstances() []string {
-	var addrs []string
-	for _, service := range s.Services() {
-		if service.Role == "app" && service.State == Ready {
-			addrs = append(addrs, service.Addr)
+// liveInstances are the proxies of the instances whose processes run.
+func (s *Stack) liveInstances() []*faultproxy.Proxy {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var live []*faultproxy.Proxy
+	for _, c := range s.children {
+		if c.service.Role == "app" && c.service.State == Ready {
+			live = append(live, c.proxy)
 		}
 	}
-	return addrs
+	return live
 }
 
 func (s *Stack) runSetup(ctx context.Context, app App, env, argv []string) error {
@@ -124,13 +133,13 @@ func quote(argv []string) string {
 func startInstance(ctx context.Context, launch launcher, app App, env []string, port int) error {
 	p, err := launch(processSpec{
 		argv:       app.Command,
-		env:        append([]string{fmt.Sprintf("PORT=%d", port)}, env...),
+		env:        append([]string{fmt.Sprintf("PORT=%d", port+behindProxy)}, env...),
 		stopSignal: syscall.SIGTERM,
 	})
 	if err != nil {
 		return err
 	}
 	return await(ctx, p, 60*time.Second, func(ctx context.Context) error {
-		return askReady(ctx, loopback(port))
+		return askReady(ctx, loopback(port+behindProxy))
 	})
 }

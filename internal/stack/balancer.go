@@ -1,13 +1,13 @@
 package stack
 
 import (
-	"context"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/loadlinehq/loadline/internal/stack/faultproxy"
 )
 
 // maxConnections bounds what clients can make the balancer hold; more wait in the
@@ -16,22 +16,24 @@ const maxConnections = 4096
 
 // balancer spreads connections over the instances of the application, in turn. It
 // knows nothing of what they carry, so that upgrades and streams pass as they are.
-// An instance that refuses is left out for the connection at hand.
+// An instance that refuses is left out for the connection at hand. Connections are
+// served by the instance's own fault proxy, and so have its faults.
 type balancer struct {
-	listener net.Listener
-	backends func() []string
+	listener  net.Listener
+	instances func() []*faultproxy.Proxy
 
 	next  atomic.Uint64
 	slots chan struct{}
 	conns sync.WaitGroup
 
-	mu   sync.Mutex
-	open map[net.Conn]struct{} // nil once closed
+	mu     sync.Mutex
+	open   map[net.Conn]struct{}
+	closed bool
 }
 
-func newBalancer(listener net.Listener, backends func() []string) *balancer {
+func newBalancer(listener net.Listener, instances func() []*faultproxy.Proxy) *balancer {
 	b := &balancer{
-		listener: listener, backends: backends,
+		listener: listener, instances: instances,
 		slots: make(chan struct{}, maxConnections),
 		open:  make(map[net.Conn]struct{}),
 	}
@@ -58,64 +60,29 @@ func (b *balancer) accept() {
 	}
 }
 
+// serve tries every instance once, beginning with the one whose turn it is.
 func (b *balancer) serve(client net.Conn) {
 	defer client.Close()
 	if !b.track(client) {
 		return
 	}
 	defer b.untrack(client)
-	server := b.dial()
-	if server == nil {
-		return
-	}
-	defer server.Close()
-	if !b.track(server) {
-		return
-	}
-	defer b.untrack(server)
-
-	var done sync.WaitGroup
-	done.Go(func() { forward(server, client) })
-	forward(client, server)
-	done.Wait()
-}
-
-// forward copies one direction and passes its end on, so that the other direction
-// can finish.
-func forward(to, from net.Conn) {
-	_, err := io.Copy(to, from)
-	if half, ok := to.(*net.TCPConn); ok && err == nil {
-		_ = half.CloseWrite()
-		return
-	}
-	_ = to.Close()
-	_ = from.Close()
-}
-
-// dial tries every instance once, beginning with the one whose turn it is.
-func (b *balancer) dial() net.Conn {
-	addrs := b.backends()
+	instances := b.instances()
 	turn := int(b.next.Add(1) % (1 << 30))
-	for i := range addrs {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		var dialer net.Dialer
-		conn, err := dialer.DialContext(ctx, "tcp", addrs[(turn+i)%len(addrs)])
-		cancel()
-		if err == nil {
-			return conn
+	for i := range instances {
+		if instances[(turn+i)%len(instances)].ServeConn(client) == nil {
+			return
 		}
 	}
-	return nil
 }
 
 func (b *balancer) track(conn net.Conn) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.open == nil {
-		return false
+	if !b.closed {
+		b.open[conn] = struct{}{}
 	}
-	b.open[conn] = struct{}{}
-	return true
+	return !b.closed
 }
 
 func (b *balancer) untrack(conn net.Conn) {
@@ -131,10 +98,10 @@ func (b *balancer) stopAccepting() { _ = b.listener.Close() }
 func (b *balancer) close() {
 	b.stopAccepting()
 	b.mu.Lock()
+	b.closed = true
 	for conn := range b.open {
 		_ = conn.Close()
 	}
-	b.open = nil
 	b.mu.Unlock()
 	b.conns.Wait()
 }

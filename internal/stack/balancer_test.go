@@ -1,12 +1,15 @@
 package stack
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/loadlinehq/loadline/internal/stack/faultproxy"
 )
 
 // backend answers each connection with its name and then with what it got, when the
@@ -34,15 +37,40 @@ func backend(t testing.TB, name string) string {
 	return listener.Addr().String()
 }
 
-func balance(t testing.TB, backends func() []string) string {
+// balance returns the address of a balancer in front of the proxies of some addresses.
+func balance(t testing.TB, addrs ...string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := newBalancer(listener, backends)
+	proxies := runProxies(t, addrs...)
+	b := newBalancer(listener, func() []*faultproxy.Proxy { return proxies })
 	t.Cleanup(b.close)
 	return listener.Addr().String()
+}
+
+func runProxies(t testing.TB, addrs ...string) []*faultproxy.Proxy {
+	t.Helper()
+	var proxies []*faultproxy.Proxy
+	for _, addr := range addrs {
+		p := faultproxy.New("127.0.0.1:0", addr)
+		if err := p.Listen(); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = p.Run(ctx)
+		}()
+		t.Cleanup(func() {
+			cancel()
+			<-ended
+		})
+		proxies = append(proxies, p)
+	}
+	return proxies
 }
 
 func ask(t *testing.T, addr, text string) string {
@@ -70,7 +98,7 @@ func ask(t *testing.T, addr, text string) string {
 func TestBalancerTakesTurns(t *testing.T) {
 	t.Parallel()
 	a, b := backend(t, "a"), backend(t, "b")
-	addr := balance(t, func() []string { return []string{a, b} })
+	addr := balance(t, a, b)
 	counts := make(map[string]int)
 	for range 10 {
 		counts[ask(t, addr, "hello")]++
@@ -88,7 +116,7 @@ func TestBalancerLeavesOutWhoRefuses(t *testing.T) {
 	}
 	_ = gone.Close()
 	b := backend(t, "b")
-	addr := balance(t, func() []string { return []string{gone.Addr().String(), b} })
+	addr := balance(t, gone.Addr().String(), b)
 	for range 4 {
 		if got := ask(t, addr, "hello"); got != "b hello" {
 			t.Errorf("got %q, want the answer of b", got)
@@ -96,9 +124,29 @@ func TestBalancerLeavesOutWhoRefuses(t *testing.T) {
 	}
 }
 
+// An instance whose proxy refuses is left out like one that does so itself.
+func TestBalancerLeavesOutRefusingProxy(t *testing.T) {
+	t.Parallel()
+	proxies := runProxies(t, backend(t, "a"), backend(t, "b"))
+	if err := proxies[0].Add("1", faultproxy.Fault{Kind: faultproxy.Refuse}); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBalancer(listener, func() []*faultproxy.Proxy { return proxies })
+	t.Cleanup(b.close)
+	for range 4 {
+		if got := ask(t, listener.Addr().String(), "hello"); got != "b hello" {
+			t.Errorf("got %q, want the answer of b", got)
+		}
+	}
+}
+
 func TestBalancerWithoutBackends(t *testing.T) {
 	t.Parallel()
-	addr := balance(t, func() []string { return nil })
+	addr := balance(t)
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +171,8 @@ func TestBalancerClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	var dialled atomic.Int64
-	b := newBalancer(listener, func() []string { dialled.Add(1); return []string{silent.Addr().String()} })
+	proxies := runProxies(t, silent.Addr().String())
+	b := newBalancer(listener, func() []*faultproxy.Proxy { dialled.Add(1); return proxies })
 	for range 20 {
 		conn, err := net.Dial("tcp", listener.Addr().String())
 		if err != nil {

@@ -13,6 +13,11 @@ const (
 	MaxReplicas = 8
 	// MaxInstances is bounded by the port layout.
 	MaxInstances = 30
+	// DefaultLogMaxBytes is a guess: days of an idle stack, minutes of one that
+	// logs every statement.
+	DefaultLogMaxBytes = 10 << 20
+	// minLogMaxBytes keeps the end of a log that an error message quotes.
+	minLogMaxBytes = 64 << 10
 	// AnyPortBase asks for a range of free ports instead of a fixed one.
 	AnyPortBase = -1
 	// DefaultPortBase puts the application at http://127.0.0.1:8080.
@@ -40,6 +45,17 @@ type Config struct {
 	// tests whose data is thrown away.
 	DisableSync bool
 
+	// Restart has a process that dies started again, after a delay that grows from
+	// 0.1 to 10 s while it goes on dying. When false its death is reported, and
+	// [Stack.RemoveFault] or a new start of the stack brings it back.
+	Restart bool
+
+	// LogMaxBytes is the size at which a service's log is cut and what it held kept
+	// as NAME.log.1, of which there are at most three. Default
+	// [DefaultLogMaxBytes], at least 64 kB. When it is small, what led to a failure
+	// may be gone; it bounds the disk that logs take to four times as much per service.
+	LogMaxBytes int64
+
 	// NATSCommand is the command line that runs [RunNATS] in a child process.
 	// The loadline binary runs itself. Required.
 	NATSCommand []string
@@ -52,6 +68,7 @@ type Config struct {
 func (c Config) withDefaults() (Config, error) {
 	c.Dir = cmp.Or(c.Dir, DefaultDir)
 	c.PortBase = cmp.Or(c.PortBase, DefaultPortBase)
+	c.LogMaxBytes = cmp.Or(c.LogMaxBytes, DefaultLogMaxBytes)
 	if c.Notify == nil {
 		c.Notify = func(Event) {}
 	}
@@ -61,6 +78,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.PortBase != AnyPortBase && (c.PortBase < 1 || c.PortBase > 65535-portSpan) {
 		errs = append(errs, fmt.Errorf("port base: %d is not between 1 and %d", c.PortBase, 65535-portSpan))
+	}
+	if c.LogMaxBytes < minLogMaxBytes {
+		errs = append(errs, fmt.Errorf("log size: %d bytes is less than %d", c.LogMaxBytes, minLogMaxBytes))
 	}
 	if len(c.NATSCommand) == 0 {
 		errs = append(errs, errors.New("NATS command: is missing"))
@@ -86,21 +106,30 @@ const (
 	Stopped  State = "stopped"
 )
 
-// Event is a change in a service's state.
+// Event is a change in a service's state, or a fault that was added or removed.
 type Event struct {
 	Service Service
-	// Err says how the process ended; only with [Exited].
+	// Err says how the process ended, or why it could not be started; only with
+	// [Exited].
 	Err error
+	// Fault is set when a fault was added, or, with its Phase [FaultRemoved], removed.
+	Fault *ActiveFault
+	// Note is set when the stack itself has changed something about the service.
+	Note string
 }
 
 // Service is one server or instance of the stack.
 type Service struct {
-	Name  string `json:"name"` // primary, replica-1, redis, nats, app-1
-	Role  string `json:"role"` // primary, replica, redis, nats, app
-	PID   int    `json:"pid"`
-	Addr  string `json:"addr"` // what clients dial
-	State State  `json:"state"`
-	Log   string `json:"log"`
+	// Name stays with the server: primary, replica-1, redis, nats, app-1.
+	Name string `json:"name"`
+	// Role is what it does now: primary, replica, redis, nats, app. A promotion
+	// changes it.
+	Role   string `json:"role"`
+	PID    int    `json:"pid"`
+	Addr   string `json:"addr"`   // what clients dial: its fault proxy
+	Direct string `json:"direct"` // where the process listens, behind the proxy
+	State  State  `json:"state"`
+	Log    string `json:"log"`
 	// StartID tells this process from a later one with the same number.
 	StartID string `json:"start_id,omitempty"`
 }

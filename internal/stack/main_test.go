@@ -13,11 +13,11 @@ import (
 
 // The test's own program is the NATS server that it starts.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 5 && os.Args[1] == "nats-server" {
+	if len(os.Args) > 7 && os.Args[1] == "nats-server" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		port, err := strconv.Atoi(os.Args[3])
 		if err == nil {
-			err = RunNATS(ctx, os.Args[5], port)
+			err = RunNATS(ctx, os.Args[5], port, os.Args[7])
 		}
 		stop()
 		if err != nil {

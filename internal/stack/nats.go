@@ -16,18 +16,20 @@ import (
 )
 
 // RunNATS runs a NATS server with JetStream until ctx is done, then shuts it down
-// in order. It is what the child process runs: the server is a Go module, so no
+// in order. Clients are told that it is at the address to advertise, so that none
+// learns of the one behind the proxy. It is what the child process runs: the server is a Go module, so no
 // program has to be installed for it, and as a process of its own it can be
 // paused and killed like the others.
-func RunNATS(ctx context.Context, dir string, port int) error {
+func RunNATS(ctx context.Context, dir string, port int, advertise string) error {
 	s, err := server.NewServer(&server.Options{
-		ServerName: "loadline",
-		Host:       "127.0.0.1",
-		Port:       port,
-		JetStream:  true,
-		StoreDir:   dir,
-		NoSigs:     true, // ctx carries the signals
-		LogtimeUTC: true,
+		ServerName:      "loadline",
+		Host:            "127.0.0.1",
+		Port:            port,
+		ClientAdvertise: advertise,
+		JetStream:       true,
+		StoreDir:        dir,
+		NoSigs:          true, // ctx carries the signals
+		LogtimeUTC:      true,
 	})
 	if err != nil {
 		return fmt.Errorf("nats: %w", err)
@@ -59,13 +61,14 @@ func startNATS(ctx context.Context, launch launcher, command []string, dir strin
 		return err
 	}
 	p, err := launch(processSpec{
-		argv: append(append([]string{}, command...), "--port", strconv.Itoa(port), "--store-dir", data),
-		dir:  data, stopSignal: syscall.SIGTERM,
+		argv: append(append([]string{}, command...),
+			"--port", strconv.Itoa(port+behindProxy), "--store-dir", data, "--advertise", loopback(port)),
+		dir: data, stopSignal: syscall.SIGTERM,
 	})
 	if err != nil {
 		return err
 	}
-	return await(ctx, p, 30*time.Second, func(ctx context.Context) error { return natsReady(ctx, "nats://"+loopback(port)) })
+	return await(ctx, p, 30*time.Second, func(ctx context.Context) error { return natsReady(ctx, "nats://"+loopback(port+behindProxy)) })
 }
 
 func natsReady(ctx context.Context, url string) error {

@@ -14,7 +14,12 @@ import (
 // the number of replicas and instances, so that an address noted once stays.
 type Ports struct{ Base int }
 
-const portSpan = 50
+const (
+	portSpan = 100
+	// behindProxy is the distance from a service's port, which is its fault proxy's,
+	// to the port where its process listens.
+	behindProxy = 50
+)
 
 func (p Ports) App() int           { return p.Base }
 func (p Ports) Admin() int         { return p.Base + 1 }
@@ -23,6 +28,12 @@ func (p Ports) Redis() int         { return p.Base + 3 }
 func (p Ports) NATS() int          { return p.Base + 4 }
 func (p Ports) Replica(n int) int  { return p.Base + 9 + n }  // n counts from 1
 func (p Ports) Instance(n int) int { return p.Base + 19 + n } // n counts from 1
+
+// addService notes a service's two ports.
+func addService(ports map[string]int, name string, port int) {
+	ports[name] = port
+	ports[name+" behind its proxy"] = port + behindProxy
+}
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 

@@ -3,12 +3,17 @@ package stack
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -22,37 +27,66 @@ const (
 )
 
 // cluster is the set of PostgreSQL servers: one primary, and replicas that
-// stream from it.
+// stream from it. Its methods may be called concurrently.
 type cluster struct {
 	bin     Postgres
 	account *account
 	home    string // holds a data directory for each server
 	noSync  bool
+	record  string // the file that names the primary
+	servers []pgServer
+
+	mu       sync.Mutex
+	leader   string                       // the primary's name
+	settings map[string]map[string]string // what faults have set, by server
 }
 
 // pgServer is one PostgreSQL server of the cluster.
 type pgServer struct {
 	name string
-	port int
+	port int // of its fault proxy
+}
+
+func (s pgServer) directPort() int { return s.port + behindProxy }
+
+// direct is where the server itself listens.
+func (s pgServer) direct() string { return loopback(s.directPort()) }
+
+// appURL is the connection string of the application's role and database.
+func appURL(addr string) string {
+	return fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", AppRole, addr, appDatabase)
 }
 
 func (c *cluster) dataDir(name string) string { return filepath.Join(c.home, name) }
 
 // openCluster finds programs that fit the data directory, if there is one.
-func openCluster(ctx context.Context, dir string, noSync bool) (*cluster, error) {
+func openCluster(ctx context.Context, cfg Config, ports Ports) (*cluster, error) {
 	account, err := postgresAccount()
 	if err != nil {
 		return nil, err
 	}
-	home, err := account.home(ctx, postgresHomes(dir))
+	home, err := account.home(ctx, postgresHomes(cfg.Dir))
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{account: account, home: home, noSync: noSync}
+	c := &cluster{
+		account: account, home: home, noSync: cfg.DisableSync, record: clusterPath(cfg.Dir),
+		servers:  []pgServer{{name: "primary", port: ports.Primary()}},
+		settings: make(map[string]map[string]string),
+	}
+	for n := range cfg.Replicas {
+		c.servers = append(c.servers, pgServer{name: replicaName(n + 1), port: ports.Replica(n + 1)})
+	}
+	if c.leader, err = readLeader(cfg.Dir); err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(c.servers, func(s pgServer) bool { return s.name == c.leader }) {
+		return nil, fmt.Errorf("%s is the primary since it was promoted, but there are only %d replicas; ask for more, or start anew: loadline down --wipe", c.leader, cfg.Replicas)
+	}
 	want := 0
-	if text, err := os.ReadFile(filepath.Join(c.dataDir("primary"), "PG_VERSION")); err == nil {
+	if text, err := os.ReadFile(filepath.Join(c.dataDir(c.leader), "PG_VERSION")); err == nil {
 		if want, err = strconv.Atoi(strings.TrimSpace(string(text))); err != nil {
-			return nil, fmt.Errorf("%s is no PostgreSQL data directory that we know: %w", c.dataDir("primary"), err)
+			return nil, fmt.Errorf("%s is no PostgreSQL data directory that we know: %w", c.dataDir(c.leader), err)
 		}
 	}
 	c.bin, err = FindPostgres(ctx, want)
@@ -62,8 +96,103 @@ func openCluster(ctx context.Context, dir string, noSync bool) (*cluster, error)
 	return c, err
 }
 
+// clusterPath is where the name of the primary is written down once a promotion has
+// changed it. Nothing in the data directories says which of two is the right one.
+func clusterPath(dir string) string { return filepath.Join(dir, "cluster.json") }
+
+type clusterRecord struct {
+	Primary string `json:"primary"`
+}
+
+func readLeader(dir string) (string, error) {
+	record := clusterRecord{Primary: "primary"}
+	data, err := os.ReadFile(clusterPath(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return record.Primary, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if err := json.Unmarshal(data, &record); err != nil {
+		return "", fmt.Errorf("%s: %w", clusterPath(dir), err)
+	}
+	return record.Primary, nil
+}
+
+func (c *cluster) primary() pgServer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.serverLocked(c.leader)
+}
+
+func (c *cluster) server(name string) pgServer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.serverLocked(name)
+}
+
+func (c *cluster) serverLocked(name string) pgServer {
+	return c.servers[slices.IndexFunc(c.servers, func(s pgServer) bool { return s.name == name })]
+}
+
+// replicas are all servers but the primary.
+func (c *cluster) replicas() []pgServer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(c.servers), func(s pgServer) bool { return s.name == c.leader })
+}
+
+func (c *cluster) role(name string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if name == c.leader {
+		return "primary"
+	}
+	return "replica"
+}
+
+// setLeader writes down which server is the primary.
+func (c *cluster) setLeader(name string) error {
+	if err := WriteJSON(c.record, clusterRecord{Primary: name}); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leader = name
+	return nil
+}
+
+// set gives a server a setting that a fault needs, or takes it back when the value is
+// empty. It takes effect when the server is told to reload, or starts.
+func (c *cluster) set(server, name, value string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if value == "" {
+		delete(c.settings[server], name)
+		return
+	}
+	if c.settings[server] == nil {
+		c.settings[server] = make(map[string]string)
+	}
+	c.settings[server][name] = value
+}
+
+// connect connects to a server itself as the superuser. Whoever does not answer soon
+// on the loopback address is paused or hangs.
+func (s pgServer) connect(ctx context.Context) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, connectPatience, fmt.Errorf("%s does not answer within %s", s.name, connectPatience))
+	defer cancel()
+	conn, err := pgx.Connect(ctx, SuperuserURL(s.direct()))
+	if err != nil && ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return conn, err
+}
+
+const connectPatience = 3 * time.Second
+
 // startPrimary makes the data directory when there is none and starts the server.
-func (c *cluster) startPrimary(ctx context.Context, launch launcher, primary pgServer, replicas int) error {
+func (c *cluster) startPrimary(ctx context.Context, launch launcher, primary pgServer) error {
 	dir := c.dataDir(primary.name)
 	if !exists(filepath.Join(dir, "PG_VERSION")) {
 		err := c.build(ctx, dir, func(unfinished string) error {
@@ -74,23 +203,18 @@ func (c *cluster) startPrimary(ctx context.Context, launch launcher, primary pgS
 			return fmt.Errorf("%s: %w", primary.name, err)
 		}
 	}
-	if _, err := c.start(ctx, launch, primary, nil); err != nil {
-		return err
-	}
-	if err := c.prepare(ctx, primary, replicas); err != nil {
-		return fmt.Errorf("%s: %w", primary.name, err)
-	}
-	return nil
+	_, err := c.start(ctx, launch, primary)
+	return err
 }
 
-// prepare creates the application's role and database, and drops the slots of
+// prepare creates the application's role and database, and drops the slots and data of
 // replicas that are no more, which would hold back WAL for nobody.
-func (c *cluster) prepare(ctx context.Context, primary pgServer, replicas int) error {
-	conn, err := pgx.Connect(ctx, SuperuserURL(primary.addr()))
+func (c *cluster) prepare(ctx context.Context, primary pgServer) error {
+	conn, err := primary.connect(ctx)
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer closeSoon(conn)
 
 	var hasRole, hasDatabase bool
 	err = conn.QueryRow(ctx, `SELECT
@@ -109,7 +233,7 @@ func (c *cluster) prepare(ctx context.Context, primary pgServer, replicas int) e
 			return err
 		}
 	}
-	for n := replicas + 1; n <= MaxReplicas; n++ {
+	for n := len(c.servers); n <= MaxReplicas; n++ {
 		name := replicaName(n)
 		_, err := conn.Exec(ctx, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
 			WHERE slot_name = $1 AND NOT active`, slotName(name))
@@ -125,37 +249,48 @@ func (c *cluster) prepare(ctx context.Context, primary pgServer, replicas int) e
 
 // startReplica starts a streaming replica on the data that it has, when that
 // still fits the primary, and on a fresh base backup otherwise.
-func (c *cluster) startReplica(ctx context.Context, launch launcher, replica, primary pgServer) error {
-	usable, err := c.usable(ctx, replica, primary)
+func (c *cluster) startReplica(ctx context.Context, launch launcher, replica pgServer) error {
+	primary := c.primary()
+	conn, err := primary.connect(ctx)
+	if err != nil {
+		if ctx.Err() != nil || !c.isStandby(replica) {
+			return fmt.Errorf("%s: a base backup is needed, and the primary (%s) gives none: %w", replica.name, primary.name, err)
+		}
+		// It serves what it has, as a replica does that starts while its primary is away.
+		_, err := c.start(ctx, launch, replica)
+		return err
+	}
+	defer closeSoon(conn)
+	usable, err := c.usable(ctx, conn, replica, primary)
 	if err != nil {
 		return fmt.Errorf("%s: %w", replica.name, err)
 	}
 	if usable {
-		err := c.followPrimary(ctx, launch, replica, primary)
+		err := c.followPrimary(ctx, launch, conn, replica)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
 		// All that it has is the primary's: a copy that is of no use is made anew.
 	}
-	if err := c.cloneReplica(ctx, replica, primary); err != nil {
+	if err := c.cloneReplica(ctx, conn, replica, primary); err != nil {
 		return fmt.Errorf("%s: %w", replica.name, err)
 	}
-	if err := c.account.touch(filepath.Join(c.dataDir(replica.name), standbySignal)); err != nil {
-		return err
-	}
-	return c.followPrimary(ctx, launch, replica, primary)
+	return c.followPrimary(ctx, launch, conn, replica)
+}
+
+// isStandby reports whether a server has data on which it starts as a standby.
+func (c *cluster) isStandby(s pgServer) bool {
+	dir := c.dataDir(s.name)
+	return exists(filepath.Join(dir, "PG_VERSION")) && exists(filepath.Join(dir, standbySignal))
 }
 
 // standbySignal makes a server start as a standby; a promotion removes it.
 const standbySignal = "standby.signal"
 
-func (c *cluster) followPrimary(ctx context.Context, launch launcher, replica, primary pgServer) error {
-	p, err := c.start(ctx, launch, replica, []string{
-		fmt.Sprintf("primary_conninfo = 'host=127.0.0.1 port=%d user=%s application_name=%s'", primary.port, superuser, replica.name),
-		fmt.Sprintf("primary_slot_name = '%s'", slotName(replica.name)),
-	})
+func (c *cluster) followPrimary(ctx context.Context, launch launcher, conn *pgx.Conn, replica pgServer) error {
+	p, err := c.start(ctx, launch, replica)
 	if err == nil {
-		err = c.waitStreaming(ctx, replica, primary, p)
+		err = c.waitStreaming(ctx, conn, replica, p)
 	}
 	if err != nil && p != nil {
 		p.kill()
@@ -165,12 +300,11 @@ func (c *cluster) followPrimary(ctx context.Context, launch launcher, replica, p
 
 // usable reports whether the replica's data is a copy of this primary, has not been
 // promoted, and the slot still holds the WAL that it needs.
-func (c *cluster) usable(ctx context.Context, replica, primary pgServer) (bool, error) {
-	dir := c.dataDir(replica.name)
-	if !exists(filepath.Join(dir, "PG_VERSION")) || !exists(filepath.Join(dir, standbySignal)) {
+func (c *cluster) usable(ctx context.Context, conn *pgx.Conn, replica, primary pgServer) (bool, error) {
+	if !c.isStandby(replica) {
 		return false, nil
 	}
-	mine, err := systemIdentifier(dir)
+	mine, err := systemIdentifier(c.dataDir(replica.name))
 	if err != nil {
 		return false, err
 	}
@@ -178,38 +312,44 @@ func (c *cluster) usable(ctx context.Context, replica, primary pgServer) (bool, 
 	if err != nil || mine != theirs {
 		return false, err
 	}
-	conn, err := pgx.Connect(ctx, SuperuserURL(primary.addr()))
-	if err != nil {
-		return false, err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
 	var kept bool
 	err = conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_replication_slots
 		WHERE slot_name = $1 AND coalesce(wal_status, '') NOT IN ('lost', 'unreserved'))`, slotName(replica.name)).Scan(&kept)
 	return kept, err
 }
 
-func (c *cluster) cloneReplica(ctx context.Context, replica, primary pgServer) error {
-	conn, err := pgx.Connect(ctx, SuperuserURL(primary.addr()))
+func (c *cluster) cloneReplica(ctx context.Context, conn *pgx.Conn, replica, primary pgServer) error {
+	// A new slot, that holds WAL from now on: the replica's first start may come
+	// long after its backup. Whoever still uses the old one is a walsender whose
+	// replica has ended.
+	_, err := conn.Exec(ctx, `SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots
+		WHERE slot_name = $1 AND active`, slotName(replica.name))
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	// A new slot, that holds WAL from now on: the replica's first start may come
-	// long after its backup.
 	_, err = conn.Exec(ctx, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1`, slotName(replica.name))
 	if err != nil {
 		return err
 	}
-	if _, err := conn.Exec(ctx, `SELECT pg_create_physical_replication_slot($1, true)`, slotName(replica.name)); err != nil {
+	if err := createSlot(ctx, conn, replica.name); err != nil {
 		return err
 	}
 	return c.build(ctx, c.dataDir(replica.name), func(unfinished string) error {
 		// Without a fast checkpoint the backup waits minutes for the next one.
-		return c.account.run(ctx, c.home, c.bin.program("pg_basebackup"), "--pgdata", unfinished,
-			"--host", "127.0.0.1", "--port", strconv.Itoa(primary.port), "--username", superuser,
+		err := c.account.run(ctx, c.home, c.bin.program("pg_basebackup"), "--pgdata", unfinished,
+			"--host", "127.0.0.1", "--port", strconv.Itoa(primary.directPort()), "--username", superuser,
 			"--slot", slotName(replica.name), "--wal-method", "stream", "--checkpoint", "fast", "--no-sync")
+		if err != nil {
+			return err
+		}
+		return c.account.touch(filepath.Join(unfinished, standbySignal))
 	})
+}
+
+func createSlot(ctx context.Context, conn *pgx.Conn, replica string) error {
+	_, err := conn.Exec(ctx, `SELECT pg_create_physical_replication_slot($1, true)
+		WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)`, slotName(replica))
+	return err
 }
 
 // build lets make fill a directory and gives it its name when it is complete, so
@@ -238,29 +378,12 @@ func (c *cluster) build(ctx context.Context, dir string, fill func(unfinished st
 
 // start writes the server's settings, which depend on ports and so on the run,
 // starts it and waits until it answers.
-func (c *cluster) start(ctx context.Context, launch launcher, s pgServer, extra []string) (*process, error) {
+func (c *cluster) start(ctx context.Context, launch launcher, s pgServer) (*process, error) {
 	dir := c.dataDir(s.name)
-	settings := append([]string{
-		"listen_addresses = '127.0.0.1'",
-		"unix_socket_directories = ''", // TCP alone: a socket's path is limited to 107 bytes
-		fmt.Sprintf("port = %d", s.port),
-		"wal_level = logical",
-		"max_wal_senders = 20",
-		"max_replication_slots = 20",
-		"hot_standby_feedback = on",
-		"wal_receiver_status_interval = 1s",
-		"wal_retrieve_retry_interval = 1s", // a replica that started before its primary tries again soon
-		"max_standby_streaming_delay = 5s",
-		"max_slot_wal_keep_size = 1GB", // a replica that stays away must not fill the disk
-		"timezone = 'UTC'",
-		"log_timezone = 'UTC'",
-	}, extra...)
-	if c.noSync {
-		settings = append(settings, "fsync = off")
+	if err := removeStaleLock(filepath.Join(dir, "postmaster.pid")); err != nil {
+		return nil, err
 	}
-	conf := filepath.Join(dir, "loadline.conf")
-	text := "# Written at every start; ALTER SYSTEM goes before it.\n" + strings.Join(settings, "\n") + "\n"
-	if err := c.account.writeFile(conf, text); err != nil {
+	if err := c.writeSettings(s); err != nil {
 		return nil, err
 	}
 	p, err := launch(processSpec{
@@ -273,7 +396,7 @@ func (c *cluster) start(ctx context.Context, launch launcher, s pgServer, extra 
 		return nil, err
 	}
 	return p, await(ctx, p, 60*time.Second, func(ctx context.Context) error {
-		conn, err := pgx.Connect(ctx, SuperuserURL(s.addr()))
+		conn, err := s.connect(ctx)
 		if err != nil {
 			return err
 		}
@@ -281,12 +404,49 @@ func (c *cluster) start(ctx context.Context, launch launcher, s pgServer, extra 
 	})
 }
 
-func (c *cluster) waitStreaming(ctx context.Context, replica, primary pgServer, p *process) error {
-	conn, err := pgx.Connect(ctx, SuperuserURL(primary.addr()))
-	if err != nil {
-		return err
+// writeSettings writes a server's settings as its role and its faults have them now.
+// They are made anew at every start, so what a fault has set ends with the run.
+func (c *cluster) writeSettings(s pgServer) error {
+	settings := []string{
+		"listen_addresses = '127.0.0.1'",
+		"unix_socket_directories = ''", // TCP alone: a socket's path is limited to 107 bytes
+		fmt.Sprintf("port = %d", s.directPort()),
+		"wal_level = logical",
+		"max_wal_senders = 20",
+		"max_replication_slots = 20",
+		"hot_standby_feedback = on",
+		"wal_receiver_status_interval = 1s",
+		"wal_retrieve_retry_interval = 1s", // a replica that started before its primary tries again soon
+		"max_standby_streaming_delay = 5s",
+		"max_slot_wal_keep_size = 1GB", // a replica that stays away must not fill the disk
+		"timezone = 'UTC'",
+		"log_timezone = 'UTC'",
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	if c.noSync {
+		settings = append(settings, "fsync = off")
+	}
+	c.mu.Lock()
+	if primary := c.serverLocked(c.leader); primary != s {
+		settings = append(settings,
+			fmt.Sprintf("primary_conninfo = 'host=127.0.0.1 port=%d user=%s application_name=%s'", primary.directPort(), superuser, s.name),
+			fmt.Sprintf("primary_slot_name = '%s'", slotName(s.name)))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.settings[s.name])) {
+		settings = append(settings, fmt.Sprintf("%s = %s", name, c.settings[s.name][name]))
+	}
+	c.mu.Unlock()
+	text := "# Written at every start, and by faults; ALTER SYSTEM goes before it.\n" + strings.Join(settings, "\n") + "\n"
+	return c.account.writeFile(filepath.Join(c.dataDir(s.name), "loadline.conf"), text)
+}
+
+// waitStreaming waits until the primary, at the other end of conn, sends to the replica.
+func (c *cluster) waitStreaming(ctx context.Context, conn *pgx.Conn, replica pgServer, p *process) error {
+	c.mu.Lock()
+	_, cut := c.settings[replica.name]["primary_conninfo"]
+	c.mu.Unlock()
+	if cut {
+		return nil // a fault wants it not to
+	}
 	return await(ctx, p, 30*time.Second, func(ctx context.Context) error {
 		var streaming bool
 		err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_stat_replication
@@ -296,12 +456,6 @@ func (c *cluster) waitStreaming(ctx context.Context, replica, primary pgServer, 
 		}
 		return err
 	})
-}
-
-func (s pgServer) addr() string { return loopback(s.port) }
-
-func (s pgServer) appURL() string {
-	return fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", AppRole, s.addr(), appDatabase)
 }
 
 func replicaName(n int) string { return fmt.Sprintf("replica-%d", n) }

@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +23,7 @@ import (
 type process struct {
 	name string
 	log  string
+	dir  string // where it works
 	cmd  *exec.Cmd
 
 	// stopSignal asks for an orderly end. It goes to the whole group, except for
@@ -46,12 +45,13 @@ type processSpec struct {
 	dir        string
 	user       *account // nil: ours
 	log        string
+	again      bool // the log goes on: it is a restart in the same run
 	stopSignal syscall.Signal
 	isPostgres bool
 }
 
 func startProcess(spec processSpec) (*process, error) {
-	log, err := openLog(spec.log)
+	log, err := openLog(spec.log, spec.again)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func startProcess(spec processSpec) (*process, error) {
 	cmd.SysProcAttr.Setpgid = true
 
 	p := &process{
-		name: spec.name, log: spec.log, cmd: cmd,
+		name: spec.name, log: spec.log, dir: spec.dir, cmd: cmd,
 		stopSignal: spec.stopSignal, isPostgres: spec.isPostgres,
 		forced: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -128,7 +128,7 @@ func (p *process) stop(ctx context.Context) {
 		return
 	}
 	p.signal(p.stopSignal)
-	p.signal(syscall.SIGCONT) // a paused process takes no other signal
+	p.resume() // a paused process takes no other signal
 	select {
 	case <-p.done:
 	case <-ctx.Done():
@@ -143,7 +143,7 @@ func (p *process) kill() {
 	p.force.Do(func() { close(p.forced) })
 	if p.isPostgres {
 		p.signal(syscall.SIGQUIT)
-		p.signal(syscall.SIGCONT)
+		p.resume()
 		// The postmaster itself ends children by force after five seconds
 		// (SIGKILL_CHILDREN_AFTER_SECS in postmaster.c).
 		select {
@@ -154,6 +154,100 @@ func (p *process) kill() {
 	}
 	p.signal(syscall.SIGKILL)
 	<-p.done
+}
+
+// crash ends the process, and all that belong to it, at the same moment and without
+// a warning, as the kernel does when memory runs out.
+func (p *process) crash() {
+	if !p.running() {
+		return
+	}
+	if !p.isPostgres {
+		p.signal(syscall.SIGKILL)
+		<-p.done
+		return
+	}
+	// The postmaster first: it would begin to recover when it sees a child die. Again
+	// and again, for one that was just being forked.
+	p.signal(syscall.SIGKILL)
+	for limit := time.Now().Add(5 * time.Second); time.Now().Before(limit); time.Sleep(time.Millisecond) {
+		members := slices.DeleteFunc(p.members(), func(pid int) bool { return startID(pid) == "" })
+		if len(members) == 0 {
+			break
+		}
+		for _, pid := range members {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	<-p.done
+}
+
+// members are PostgreSQL's processes, the postmaster among them. Each backend has a
+// session and group of its own, so they are found by the directory they work in.
+func (p *process) members() []int {
+	pids := processesBelow([]string{p.dir})
+	if len(pids) == 0 { // no /proc
+		pids = append(childPIDs(p.pid()), p.pid())
+	}
+	return pids
+}
+
+// childPIDs is for systems without /proc.
+func childPIDs(pid int) []int {
+	out, err := exec.Command("pgrep", "-P", strconv.Itoa(pid)).Output()
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, field := range strings.Fields(string(out)) {
+		if child, err := strconv.Atoi(field); err == nil {
+			pids = append(pids, child)
+		}
+	}
+	return pids
+}
+
+// pause stops the process and all that belong to it. Of PostgreSQL, the postmaster
+// alone would change nothing for the connections that there are.
+func (p *process) pause(ctx context.Context) error {
+	if !p.isPostgres {
+		return syscall.Kill(-p.pid(), syscall.SIGSTOP)
+	}
+	// Without its postmaster there are no new ones, but one may just have been begun.
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for {
+		moving := false
+		for _, pid := range p.members() {
+			if fields := procStat(pid); len(fields) > 0 && strings.Contains("TtZX", fields[0]) {
+				continue
+			}
+			moving = exists("/proc/self/stat")
+			_ = syscall.Kill(pid, syscall.SIGSTOP)
+		}
+		if !moving {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-p.done:
+			return p.failure()
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+// resume lets go on what was paused.
+func (p *process) resume() {
+	if !p.isPostgres {
+		p.signal(syscall.SIGCONT)
+		return
+	}
+	for _, pid := range p.members() {
+		_ = syscall.Kill(pid, syscall.SIGCONT)
+	}
 }
 
 // failure describes how the process ended, with the end of its log.
@@ -208,41 +302,6 @@ func await(parent context.Context, p *process, limit time.Duration, ready func(c
 // way than we say, such as PGSSLMODE.
 func withoutPostgres(env []string) []string {
 	return slices.DeleteFunc(env, func(entry string) bool { return strings.HasPrefix(entry, "PG") })
-}
-
-// openLog starts a new log and keeps the one of the run before.
-func openLog(path string) (*os.File, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
-	if err := os.Rename(path, path+".1"); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	// Appending, so that the file can be cut by others while it is written.
-	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
-}
-
-// tail returns the last lines of a file, or nothing.
-func tail(path string, lines int) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	const most = 8 << 10
-	if info, err := f.Stat(); err == nil && info.Size() > most {
-		_, _ = f.Seek(-most, io.SeekEnd)
-	}
-	data, _ := io.ReadAll(io.LimitReader(f, most))
-	all := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
-	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
-}
-
-func indent(text string) string {
-	if text == "" {
-		return ""
-	}
-	return "\n    " + strings.ReplaceAll(text, "\n", "\n    ")
 }
 
 // groupAlive reports whether a process group has a member other than zombies, for

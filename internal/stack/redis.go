@@ -20,8 +20,10 @@ func startRedis(ctx context.Context, launch launcher, dir string, port int) erro
 	}
 	p, err := launch(processSpec{
 		argv: []string{
-			program, "--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", data, "--appendonly", "yes",
+			program, "--bind", "127.0.0.1", "--port", strconv.Itoa(port + behindProxy), "--dir", data, "--appendonly", "yes",
 			"--save", "", // the log of commands is enough; a snapshot would fork beside it
+			// Where it says where it is, it names its proxy.
+			"--replica-announce-ip", "127.0.0.1", "--replica-announce-port", strconv.Itoa(port),
 		},
 		dir: data, stopSignal: syscall.SIGTERM,
 	})
@@ -30,6 +32,6 @@ func startRedis(ctx context.Context, launch launcher, dir string, port int) erro
 	}
 	// Redis answers LOADING while it reads its data, and listens all the while.
 	return await(ctx, p, 30*time.Second, func(ctx context.Context) error {
-		return converse(ctx, loopback(port), "PING\r\n", "+PONG")
+		return converse(ctx, loopback(port+behindProxy), "PING\r\n", "+PONG")
 	})
 }

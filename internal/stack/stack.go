@@ -28,37 +28,50 @@ const openLimit = 5 * time.Minute
 
 // Stack is a set of running servers. Its methods may be called concurrently.
 type Stack struct {
-	cfg   Config
-	ports Ports
-	locks []*os.File
+	cfg     Config
+	ports   Ports
+	locks   []*os.File
+	cluster *cluster
 
-	mu       sync.Mutex
-	children []*child
-	setup    *Service // the command of the setup that runs now
-	balancer *balancer
-	watchers sync.WaitGroup
-}
+	// watch ends when the stack begins to close: what supervises, restarts and holds
+	// faults ends with it. The proxies go on until the processes have stopped.
+	watch      context.Context
+	endWatch   context.CancelFunc
+	proxying   context.Context
+	endProxies context.CancelFunc
+	background sync.WaitGroup
 
-// child is a process of the stack and what is known of it.
-type child struct {
-	service Service
-	process *process
+	// topology is held by what changes which server is the primary, or depends on it
+	// for longer than a moment.
+	topology turn
+
+	mu        sync.Mutex
+	closing   bool // no background work begins any more
+	children  []*child
+	setup     *Service // the command of the setup that runs now
+	balancer  *balancer
+	faults    []*fault
+	lastFault int
 }
 
 // Open starts the servers and returns when all of them answer and every replica
 // streams. Of what it started it leaves nothing behind when it fails, or when ctx
-// is done first.
+// is done first. Faults that an earlier run left behind are undone before.
 //
 // It returns [ErrRunning] when the directory is in use, [ErrMissingProgram] when
-// a server is not installed, and an error for every port that is taken.
+// a server is not installed, [ErrDiskFull] when there is no room for the data, and
+// an error for every port that is taken.
 func Open(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	cfg, err = cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	s := &Stack{cfg: cfg}
+	s := &Stack{cfg: cfg, topology: newTurn()}
+	s.watch, s.endWatch = context.WithCancel(context.Background())
+	s.proxying, s.endProxies = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
+			err = explainFull(cfg.Dir, err)
 			s.Kill()
 		}
 	}()
@@ -69,6 +82,9 @@ func Open(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	}
 	s.locks = append(s.locks, lock)
 	if _, err := endLeftovers(cfg.Dir); err != nil {
+		return nil, err
+	}
+	if err := checkRoom(cfg); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, openLimit, errors.New("stack: the servers do not start"))
@@ -85,59 +101,69 @@ func Open(ctx context.Context, cfg Config) (_ *Stack, err error) {
 			return nil, err
 		}
 	}
+	s.cluster, err = openCluster(ctx, cfg, s.ports)
+	if err != nil {
+		return nil, fmt.Errorf("stack: %w", err)
+	}
 	s.mu.Lock()
 	err = s.writeStateLocked() // from now on we can be found, and asked to end
 	s.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	cluster, err := openCluster(ctx, cfg.Dir, cfg.DisableSync)
-	if err != nil {
+	s.inBackground(func() { s.rotateLogs(s.watch) })
+	if err := s.startServers(ctx); err != nil {
 		return nil, fmt.Errorf("stack: %w", err)
 	}
-	primary := pgServer{name: "primary", port: s.ports.Primary()}
-
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		return s.add("redis", "redis", s.ports.Redis(), func(launch launcher) error {
-			return startRedis(ctx, launch, cfg.Dir, s.ports.Redis())
-		})
-	})
-	group.Go(func() error {
-		return s.add("nats", "nats", s.ports.NATS(), func(launch launcher) error {
-			return startNATS(ctx, launch, cfg.NATSCommand, cfg.Dir, s.ports.NATS())
-		})
-	})
-	group.Go(func() error {
-		err := s.add(primary.name, "primary", primary.port, func(launch launcher) error {
-			return cluster.startPrimary(ctx, launch, primary, cfg.Replicas)
-		})
-		if err != nil {
-			return err
-		}
-		for n := range cfg.Replicas {
-			replica := pgServer{name: replicaName(n + 1), port: s.ports.Replica(n + 1)}
-			group.Go(func() error {
-				return s.add(replica.name, "replica", replica.port, func(launch launcher) error {
-					return cluster.startReplica(ctx, launch, replica, primary)
-				})
-			})
-		}
-		return nil
-	})
-	if err := group.Wait(); err != nil {
-		return nil, fmt.Errorf("stack: %w", err)
-	}
+	s.inBackground(func() { s.superviseReplicas(s.watch) })
 	return s, nil
 }
 
+func (s *Stack) startServers(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return s.add(ctx, "redis", "redis", s.ports.Redis(), func(ctx context.Context, launch launcher) error {
+			return startRedis(ctx, launch, s.cfg.Dir, s.ports.Redis())
+		})
+	})
+	group.Go(func() error {
+		return s.add(ctx, "nats", "nats", s.ports.NATS(), func(ctx context.Context, launch launcher) error {
+			return startNATS(ctx, launch, s.cfg.NATSCommand, s.cfg.Dir, s.ports.NATS())
+		})
+	})
+	group.Go(func() error {
+		primary := s.cluster.primary()
+		if err := s.addPostgres(ctx, primary); err != nil {
+			return err
+		}
+		if err := s.cluster.prepare(ctx, primary); err != nil {
+			return fmt.Errorf("%s: %w", primary.name, err)
+		}
+		for _, server := range s.cluster.replicas() {
+			group.Go(func() error { return s.addPostgres(ctx, server) })
+		}
+		return nil
+	})
+	return group.Wait()
+}
+
+// addPostgres adds a server, which at every start takes the role that is its then.
+func (s *Stack) addPostgres(ctx context.Context, server pgServer) error {
+	return s.add(ctx, server.name, s.cluster.role(server.name), server.port, func(ctx context.Context, launch launcher) error {
+		if s.cluster.role(server.name) == "primary" {
+			return s.cluster.startPrimary(ctx, launch, server)
+		}
+		return s.cluster.startReplica(ctx, launch, server)
+	})
+}
+
 func (s *Stack) checkPorts() error {
-	ports := map[string]int{
-		"application": s.ports.App(), "status page": s.ports.Admin(),
-		"primary": s.ports.Primary(), "redis": s.ports.Redis(), "nats": s.ports.NATS(),
-	}
+	ports := map[string]int{"application": s.ports.App(), "status page": s.ports.Admin()}
+	addService(ports, "primary", s.ports.Primary())
+	addService(ports, "redis", s.ports.Redis())
+	addService(ports, "nats", s.ports.NATS())
 	for n := range s.cfg.Replicas {
-		ports[replicaName(n+1)] = s.ports.Replica(n + 1)
+		addService(ports, replicaName(n+1), s.ports.Replica(n+1))
 	}
 	if err := checkFree(ports); err != nil {
 		return fmt.Errorf("stack: another program uses a port that is needed; choose others with --port-base:\n%w", err)
@@ -145,59 +171,15 @@ func (s *Stack) checkPorts() error {
 	return nil
 }
 
-// launcher starts a child process and makes it known to the stack, so that it is
-// ended with it, and found by the next start when we are killed before it is ready.
-type launcher func(processSpec) (*process, error)
-
-// add starts a service and watches over it. It is ready when start returns.
-func (s *Stack) add(name, role string, port int, start func(launcher) error) error {
-	c := &child{service: Service{
-		Name: name, Role: role, Addr: loopback(port), State: Starting,
-		Log: filepath.Join(s.cfg.Dir, "logs", name+".log"),
-	}}
-	s.cfg.Notify(Event{Service: c.service})
-	err := start(func(spec processSpec) (*process, error) {
-		spec.name, spec.log = name, c.service.Log
-		p, err := startProcess(spec)
-		if err != nil {
-			return nil, err
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if c.process == nil {
-			s.children = append(s.children, c)
-		}
-		c.process = p
-		c.service.PID, c.service.StartID = p.pid(), startID(p.pid())
-		return p, s.writeStateLocked()
-	})
-	if err != nil {
-		if c.process != nil {
-			c.process.kill()
-		}
-		return err
-	}
+// inBackground runs what the stack owns and waits for when it closes. Once it closes
+// nothing begins any more.
+func (s *Stack) inBackground(do func()) bool {
 	s.mu.Lock()
-	c.service.State = Ready
-	service := c.service
-	err = s.writeStateLocked()
-	s.mu.Unlock()
-	s.cfg.Notify(Event{Service: service})
-	s.watchers.Go(func() { s.watch(c) })
-	return err
-}
-
-func (s *Stack) watch(c *child) {
-	<-c.process.done
-	state, err := Stopped, error(nil)
-	if !c.process.askedToStop.Load() {
-		state, err = Exited, c.process.failure()
+	defer s.mu.Unlock()
+	if !s.closing {
+		s.background.Go(do)
 	}
-	s.mu.Lock()
-	c.service.State = state
-	service := c.service
-	s.mu.Unlock()
-	s.cfg.Notify(Event{Service: service, Err: err})
+	return !s.closing
 }
 
 // Secret returns 64 random hexadecimal digits that are drawn once per directory, for
@@ -223,8 +205,8 @@ func (s *Stack) Dir() string { return s.cfg.Dir }
 // Ports returns the layout of the stack's ports.
 func (s *Stack) Ports() Ports { return s.ports }
 
-// Services returns all services in a fixed order: primary, replicas, redis, nats,
-// instances.
+// Services returns all services in a fixed order: the PostgreSQL servers, redis,
+// nats, instances.
 func (s *Stack) Services() []Service {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -236,9 +218,9 @@ func (s *Stack) servicesLocked() []Service {
 	for _, c := range s.children {
 		services = append(services, c.service)
 	}
-	roles := []string{"primary", "replica", "redis", "nats", "app"}
+	order := map[string]int{"primary": 0, "replica": 0, "redis": 1, "nats": 2, "app": 3}
 	slices.SortFunc(services, func(a, b Service) int {
-		if by := slices.Index(roles, a.Role) - slices.Index(roles, b.Role); by != 0 {
+		if by := order[a.Role] - order[b.Role]; by != 0 {
 			return by
 		}
 		return a.port() - b.port() // replica-10 comes after replica-2
@@ -252,53 +234,58 @@ func (s Service) port() int {
 	return n
 }
 
-// DatabaseURL is the primary's connection string for the application's role.
-func (s *Stack) DatabaseURL() string {
-	return pgServer{port: s.ports.Primary()}.appURL()
-}
+func (s Service) isPostgres() bool { return s.Role == "primary" || s.Role == "replica" }
 
-// ReplicaURLs are the replicas' connection strings for the application's role.
+// DatabaseURL is the connection string for the application's role of the server that
+// is the primary now, by way of its fault proxy.
+func (s *Stack) DatabaseURL() string { return appURL(loopback(s.cluster.primary().port)) }
+
+// ReplicaURLs are those of the other servers.
 func (s *Stack) ReplicaURLs() []string {
-	urls := make([]string, s.cfg.Replicas)
-	for n := range urls {
-		urls[n] = pgServer{port: s.ports.Replica(n + 1)}.appURL()
+	var urls []string
+	for _, server := range s.cluster.replicas() {
+		urls = append(urls, appURL(loopback(server.port)))
 	}
 	return urls
 }
 
 // Env is the environment that an application finds its servers by, the same as in
-// production.
+// production. All addresses are those of fault proxies.
 func (s *Stack) Env() []string {
+	if s.cluster == nil {
+		return nil // only just starting
+	}
 	env := []string{
 		"DATABASE_URL=" + s.DatabaseURL(),
 		"DATABASE_REPLICA_URLS=" + strings.Join(s.ReplicaURLs(), ","),
-		"DB_PRIMARY_HOST=127.0.0.1", fmt.Sprintf("DB_PRIMARY_PORT=%d", s.ports.Primary()),
+		"DB_PRIMARY_HOST=127.0.0.1", fmt.Sprintf("DB_PRIMARY_PORT=%d", s.cluster.primary().port),
 		"REDIS_URL=redis://" + loopback(s.ports.Redis()),
 		"NATS_URL=nats://" + loopback(s.ports.NATS()),
 	}
-	if s.cfg.Replicas > 0 {
-		env = append(env, "DB_REPLICA_HOST=127.0.0.1", fmt.Sprintf("DB_REPLICA_PORT=%d", s.ports.Replica(1)))
+	if replicas := s.cluster.replicas(); len(replicas) > 0 {
+		env = append(env, "DB_REPLICA_HOST=127.0.0.1", fmt.Sprintf("DB_REPLICA_PORT=%d", replicas[0].port))
 	}
 	return env
 }
 
 // Close stops the application, then the servers: the primary before its replicas,
 // because it waits until they have all it wrote. What does not stop in time, or is
-// still there when ctx is done, is ended by force. It returns when all processes
-// are gone, and may be called twice.
+// still there when ctx is done, is ended by force. Faults end with the processes;
+// what they have left on disk is undone. It returns when all processes are gone, and
+// may be called twice.
 func (s *Stack) Close(ctx context.Context) {
 	s.mu.Lock()
-	balancer := s.balancer
+	s.closing = true
+	balancer, ours := s.balancer, len(s.locks) > 0
 	s.mu.Unlock()
+	s.endWatch()
 	if balancer != nil {
 		balancer.stopAccepting()
 	}
+	s.resumeAll()
 	for _, role := range []string{"app", "nats", "redis", "primary", "replica"} {
 		s.stopRole(ctx, role)
 	}
-	s.mu.Lock()
-	ours := len(s.locks) > 0
-	s.mu.Unlock()
 	if ours {
 		// A paused backend outlives its postmaster.
 		for _, pid := range processesBelow(postgresHomes(s.cfg.Dir)) {
@@ -308,17 +295,23 @@ func (s *Stack) Close(ctx context.Context) {
 	s.release()
 }
 
-func (s *Stack) stopRole(ctx context.Context, role string) {
+// resumeAll lets paused processes go on: the primary's shutdown waits for replicas.
+func (s *Stack) resumeAll() {
 	s.mu.Lock()
-	children := slices.Clone(s.children)
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	for _, c := range s.children {
+		if c.process != nil && c.process.running() {
+			c.process.resume()
+		}
+	}
+}
+
+func (s *Stack) stopRole(ctx context.Context, role string) {
 	ctx, cancel := context.WithTimeout(ctx, stopGrace)
 	defer cancel()
 	var stops sync.WaitGroup
-	for _, c := range children {
-		if c.service.Role == role {
-			stops.Go(func() { c.process.stop(ctx) })
-		}
+	for _, c := range s.childrenOf(role) {
+		stops.Go(func() { s.stopChild(ctx, c) })
 	}
 	stops.Wait()
 }
@@ -331,16 +324,22 @@ func (s *Stack) Kill() {
 }
 
 func (s *Stack) release() {
-	s.watchers.Wait()
+	s.endProxies()
+	s.mu.Lock()
+	balancer := s.balancer
+	s.balancer = nil
+	s.mu.Unlock()
+	if balancer != nil {
+		balancer.close()
+	}
+	s.background.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.balancer != nil {
-		s.balancer.close()
-		s.balancer = nil
-	}
 	if len(s.locks) == 0 {
 		return
 	}
+	// What fails now is done by the next start, which reads the same record.
+	_ = undoOffline(s.cfg.Dir)
 	_ = os.Remove(statePath(s.cfg.Dir))
 	for _, lock := range s.locks {
 		_ = lock.Close()

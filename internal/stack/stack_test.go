@@ -56,7 +56,7 @@ func (e *events) ends(name string) []Event {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(e.all), func(event Event) bool {
-		return event.Service.Name != name || (event.Service.State != Exited && event.Service.State != Stopped)
+		return event.Fault != nil || event.Service.Name != name || (event.Service.State != Exited && event.Service.State != Stopped)
 	})
 }
 

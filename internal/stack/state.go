@@ -112,7 +112,7 @@ const (
 
 // contents are what a stack has in its directory. The user may have other things
 // there, a log or the ready file, say; the directory's mark goes last.
-var contents = []string{"postgres", "redis", "nats", "logs", "state.json", "secret", "lock", formatFile}
+var contents = []string{"postgres", "redis", "nats", "logs", "state.json", "faults.json", "cluster.json", "secret", "lock", formatFile}
 
 // checkFormat returns fs.ErrNotExist when the directory is not there or holds nothing
 // of ours, and an error that says why when it is not a stack's.
@@ -298,8 +298,7 @@ func endLeftovers(dir string) ([]string, error) {
 	// PostgreSQL's children end by themselves when they miss the postmaster, which
 	// may take a while, and not at all while they are paused. They are found by
 	// their working directory, the server's data.
-	homes := postgresHomes(dir)
-	orphans := processesBelow(homes)
+	orphans := processesBelow(postgresHomes(dir))
 	for _, pid := range orphans {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
@@ -316,10 +315,8 @@ func endLeftovers(dir string) ([]string, error) {
 			return ended, fmt.Errorf("stack: processes of an earlier run do not end: %v", pids)
 		}
 	}
-	for _, home := range homes {
-		if err := removeStaleLocks(home); err != nil {
-			return ended, err
-		}
+	if err := undoOffline(dir); err != nil {
+		return ended, err
 	}
 	if err := os.Remove(statePath(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return ended, err
@@ -327,28 +324,23 @@ func endLeftovers(dir string) ([]string, error) {
 	return ended, nil
 }
 
-// removeStaleLocks removes the lock files of postmasters that have ended. In a
+// removeStaleLock removes the lock file of a postmaster that has ended. In a
 // container whose first process waits for nobody's children a killed postmaster
 // stays a zombie, and PostgreSQL takes its number for that of a running server.
-func removeStaleLocks(home string) error {
+func removeStaleLock(lock string) error {
 	if !exists("/proc/self/stat") {
 		return nil // without it we cannot be sure that none of its children is left
 	}
-	locks, err := filepath.Glob(filepath.Join(home, "*", "postmaster.pid"))
+	text, err := os.ReadFile(lock)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	for _, lock := range locks {
-		text, err := os.ReadFile(lock)
-		if err != nil {
-			return err
-		}
-		line, _, _ := strings.Cut(string(text), "\n")
-		if pid, err := strconv.Atoi(line); err == nil && startID(pid) == "" {
-			if err := os.Remove(lock); err != nil {
-				return err
-			}
-		}
+	line, _, _ := strings.Cut(string(text), "\n")
+	if pid, err := strconv.Atoi(line); err == nil && startID(pid) == "" && len(processesBelow([]string{filepath.Dir(lock)})) == 0 {
+		return os.Remove(lock)
 	}
 	return nil
 }

@@ -73,16 +73,17 @@ func Serve(ctx context.Context, cfg stack.Config) error {
 		return err
 	}
 	servers := Servers{LeaseAddr: listener.Addr().String()}
+	// These have no faults, so nobody pays for the way through the proxies.
 	for _, service := range s.Services() {
 		switch service.Role {
 		case "primary":
-			servers.Primary = service.Addr
+			servers.Primary = service.Direct
 		case "replica":
-			servers.Replicas = append(servers.Replicas, service.Addr)
+			servers.Replicas = append(servers.Replicas, service.Direct)
 		case "redis":
-			servers.Redis = service.Addr
+			servers.Redis = service.Direct
 		case "nats":
-			servers.NATS = service.Addr
+			servers.NATS = service.Direct
 		}
 	}
 	if err := stack.WriteJSON(serversPath(cfg.Dir), servers); err != nil {

@@ -24,6 +24,8 @@ type Status struct {
 	App      *Link     `json:"app,omitempty"`
 	Admin    *Link     `json:"admin,omitempty"`
 	Services []Service `json:"services"`
+	// Faults are those that are active now, in the order in which they were added.
+	Faults []stack.ActiveFault `json:"faults"`
 }
 
 // Link is where something is found.
@@ -88,7 +90,7 @@ func (m *Monitor) merge(sampled []Service) Status {
 	for _, service := range sampled {
 		seen[service.Name] = service
 	}
-	status := Status{Time: time.Now().UTC(), App: m.app, Admin: m.admin}
+	status := Status{Time: time.Now().UTC(), App: m.app, Admin: m.admin, Faults: m.stack.Faults()}
 	for _, service := range m.stack.Services() {
 		last := seen[service.Name]
 		if service.State != stack.Ready {

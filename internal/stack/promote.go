@@ -1,0 +1,188 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// promote ends the primary as a crash would, and makes a replica the new one. The
+// old one stays down, as the fencing of a failover has it, until that is undone.
+func (s *Stack) promote(ctx context.Context, c *child, f *fault) error {
+	if err := s.topology.take(ctx); err != nil {
+		return err
+	}
+	defer s.topology.give()
+	old := s.child(s.cluster.primary().name)
+	s.mu.Lock()
+	f.Was = old.service.Name
+	err := s.writeFaultsLocked()
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if c == old {
+		return fmt.Errorf("%w: %s is the primary", ErrConflict, f.Service)
+	}
+	var others []*child
+	for _, role := range []string{"primary", "replica"} {
+		for _, server := range s.childrenOf(role) {
+			if err := server.busy.take(ctx); err != nil {
+				return err
+			}
+			defer server.busy.give()
+			if server != c && server != old {
+				others = append(others, server)
+			}
+		}
+	}
+	server := s.cluster.server(f.Service)
+	conn, err := server.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeSoon(conn)
+	if s.runs(old) {
+		old.process.crash()
+	}
+	var promoted bool
+	if err := conn.QueryRow(ctx, "SELECT pg_promote(true, 60)").Scan(&promoted); err != nil {
+		return err
+	}
+	if !promoted {
+		return errors.New("PostgreSQL has not promoted it within 60 s")
+	}
+	if err := s.cluster.setLeader(server.name); err != nil {
+		return err
+	}
+	if err := s.setRoles(); err != nil {
+		return err
+	}
+	for _, replica := range s.cluster.replicas() {
+		if err := createSlot(ctx, conn, replica.name); err != nil {
+			return err
+		}
+	}
+	if err := s.reload(c); err != nil {
+		return err
+	}
+	for _, other := range others {
+		if !s.runs(other) {
+			continue // it learns of the new primary when it starts
+		}
+		if err := s.reload(other); err != nil {
+			return err
+		}
+		if err := s.mend(ctx, other); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// undoPromotion makes the old primary a replica of the server that is the primary now,
+// and gives the application's instances their new environment.
+func (s *Stack) undoPromotion(ctx context.Context, f *fault) error {
+	if f.Was == "" {
+		return nil // it never came to anything
+	}
+	if err := s.topology.take(ctx); err != nil {
+		return err
+	}
+	defer s.topology.give()
+	old := s.child(f.Was)
+	if s.cluster.role(f.Was) == "primary" { // nothing was promoted
+		return s.startUnlessHeld(ctx, old)
+	}
+	if err := s.replaceOldPrimary(ctx, old); err != nil {
+		return err
+	}
+	for _, instance := range s.childrenOf("app") {
+		if err := s.restartInstance(ctx, instance); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Stack) replaceOldPrimary(ctx context.Context, old *child) error {
+	if err := old.busy.take(ctx); err != nil {
+		return err
+	}
+	defer old.busy.give()
+	if s.runs(old) {
+		return nil // an earlier try has come this far
+	}
+	if s.holder(old) != nil {
+		// What holds it down starts it, and finds that its data is of no use.
+		return s.cluster.discard(old.service.Name)
+	}
+	return s.rebuild(ctx, old, "had been the primary")
+}
+
+func (s *Stack) restartInstance(ctx context.Context, c *child) error {
+	if s.holder(c) != nil || s.runs(c) && !s.answers(c) {
+		return nil // ended or paused by another fault
+	}
+	return s.restart(ctx, c)
+}
+
+// discard makes a replica's data unusable, so that its next start makes it anew.
+func (c *cluster) discard(name string) error {
+	err := os.Remove(filepath.Join(c.dataDir(name), standbySignal))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// superviseReplicas makes replicas anew that cannot be replicas any more, until ctx
+// is done: one that somebody has promoted has a history of its own, and one whose
+// slot has lost the WAL that it needs will never have the primary's.
+func (s *Stack) superviseReplicas(ctx context.Context) {
+	for every(ctx, 2*time.Second) {
+		for _, c := range s.childrenOf("replica") {
+			s.superviseReplica(ctx, c)
+		}
+	}
+}
+
+func (s *Stack) superviseReplica(ctx context.Context, c *child) {
+	// Somebody who works on it, or on the primary, knows what he does.
+	if !s.topology.tryTake() {
+		return
+	}
+	defer s.topology.give()
+	if !c.busy.tryTake() {
+		return
+	}
+	defer c.busy.give()
+	primary := s.cluster.primary()
+	if !s.answers(c) || s.cluster.role(c.service.Name) != "replica" || !s.answers(s.child(primary.name)) {
+		return
+	}
+	server := s.cluster.server(c.service.Name)
+	if recovers, err := isTrue(ctx, server, `SELECT pg_is_in_recovery()`); err == nil && !recovers {
+		s.tryRebuild(ctx, c, "was promoted, but not by the stack")
+		return
+	}
+	lost, err := isTrue(ctx, primary, `SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1 AND wal_status = 'lost')`, slotName(server.name))
+	if err == nil && lost {
+		s.tryRebuild(ctx, c, "was away for longer than the primary keeps its WAL")
+	}
+}
+
+func (s *Stack) tryRebuild(ctx context.Context, c *child, why string) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	if err := s.rebuild(ctx, c, why); err != nil && s.watch.Err() == nil {
+		s.mu.Lock()
+		service := c.service
+		s.mu.Unlock()
+		s.cfg.Notify(Event{Service: service, Err: fmt.Errorf("%s %s, and could not be made anew: %w", service.Name, why, err)})
+	}
+}
