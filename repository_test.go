@@ -27,6 +27,8 @@ var forbidden = map[string]map[string]string{
 		"github.com/nats-io/nats-server/v2/server": "a server belongs into the command alone",
 		"github.com/pressly/goose/v3":              "migrations are the command's and the application's",
 		"github.com/alecthomas/kong":               "flags are the command's",
+		module + "/internal/config":                "files and the environment are for commands to read; see internal/invalid",
+		"github.com/goccy/go-yaml":                 "files and the environment are for commands to read; see internal/invalid",
 	},
 	"/internal/stack": {
 		"testing":                     "it would be linked into the command",
@@ -40,6 +42,20 @@ var forbidden = map[string]map[string]string{
 		module + "/cmd":              "commands are imported by nobody",
 		module + "/examples":         "examples are imported by nobody",
 		"github.com/alecthomas/kong": "flags are the command's",
+	},
+	"/internal/config": {
+		"testing":                     "it would be linked into every program",
+		module + "/internal/stack":    "it knows no program",
+		module + "/cmd":               "commands are imported by nobody",
+		module + "/examples":          "examples are imported by nobody",
+		"github.com/alecthomas/kong":  "flags are the command's",
+		"github.com/jackc/pgx/v5":     "what a value means is for its package to say",
+		"github.com/pressly/goose/v3": "what a value means is for its package to say",
+	},
+	"/internal/invalid": {
+		"testing":                   "it would be linked into every program",
+		"github.com/goccy/go-yaml":  "it is what keeps packages apart from the file's format",
+		module + "/internal/config": "it is what keeps packages apart from the file's format",
 	},
 	"/cmd/loadline": {
 		"testing":            "it would be linked into the command",
