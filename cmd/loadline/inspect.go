@@ -155,9 +155,9 @@ func (c *psqlCmd) arguments(line []string) []string {
 	args := line[slices.Index(line, "psql")+1:]
 	for len(args) > 0 {
 		switch {
-		case args[0] == "--data" || args[0] == "--user":
+		case args[0] == "--data" || args[0] == "--user" || args[0] == "--config":
 			args = args[min(2, len(args)):]
-		case strings.HasPrefix(args[0], "--data=") || strings.HasPrefix(args[0], "--user="):
+		case strings.HasPrefix(args[0], "--data=") || strings.HasPrefix(args[0], "--user=") || strings.HasPrefix(args[0], "--config="):
 			args = args[1:]
 		default:
 			return args

@@ -23,14 +23,17 @@ type cli struct {
 	Logs   logsCmd   `cmd:"" help:"Print the logs of one service, or of all."`
 	Psql   psqlCmd   `cmd:"" help:"Open psql on the primary, or on a replica."`
 	Fault  faultCmd  `cmd:"" help:"Break something on purpose, and undo it."`
+	Config configCmd `cmd:"" help:"Show or check the configuration."`
 
 	NATSServer natsServerCmd `cmd:"" name:"nats-server" hidden:""`
 	TestStack  testStackCmd  `cmd:"" name:"test-stack" hidden:""`
+
+	configFlag
 }
 
 // dataFlag is shared by all commands that find a stack by its directory.
 type dataFlag struct {
-	Data string `help:"Directory of the stack's data, logs and state; .loadline when left out." default:".loadline" env:"LOADLINE_DIR" placeholder:"DIR"`
+	Data string `help:"Directory of the stack's data, logs and state." config:"stack.data" placeholder:"DIR"`
 }
 
 // hint is the flag as a command to copy needs it.
@@ -50,6 +53,7 @@ func run() int {
 		kong.Description("Runs a Go + PostgreSQL backend's servers as they meet in production."),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.ValueFormatter(helpWithKeys),
 	)
 	parsed, err := parser.Parse(os.Args[1:])
 	if err != nil {
@@ -60,7 +64,9 @@ func run() int {
 	defer signals.stop()
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	parsed.Bind(signals)
-	err = parsed.Run()
+	if err = configure(parsed, c.File); err == nil {
+		err = parsed.Run()
+	}
 	code, quiet := exitCode(err)
 	if !quiet {
 		fmt.Fprintln(os.Stderr, "loadline:", err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,24 +26,27 @@ import (
 
 type upCmd struct {
 	dataFlag
-	PortBase  int      `help:"Port of the application; status page and servers have the ports above. 0 takes a free range." default:"8080" env:"LOADLINE_PORT_BASE"`
-	Replicas  int      `help:"Number of PostgreSQL replicas." default:"2" env:"LOADLINE_REPLICAS"`
-	Instances int      `help:"Number of instances of the application." default:"2" env:"LOADLINE_INSTANCES"`
+	PortBase  int      `help:"Port of the application; status page and servers have the ports above. 0 takes a free range." config:"stack.portBase"`
+	Replicas  int      `help:"Number of PostgreSQL replicas." config:"stack.replicas"`
+	Instances int      `help:"Number of instances of the application." config:"stack.instances"`
 	ReadyFile string   `help:"Write addresses and processes to this file, as JSON, when all is up." placeholder:"FILE"`
 	Restart   bool     `help:"Start a process again that dies; otherwise its death is reported." env:"LOADLINE_RESTART"`
 	LogMax    int64    `name:"log-max" help:"Size in bytes at which a log is cut; three older ones are kept." default:"10485760" env:"LOADLINE_LOG_MAX" placeholder:"BYTES"`
 	Setup     string   `help:"Shell command that prepares the database, run once before the first instance." placeholder:"COMMAND"`
-	Command   []string `arg:"" optional:"" passthrough:"" help:"Application to run, after --: each instance has its own PORT, and DATABASE_URL, DATABASE_REPLICA_URLS, DB_PRIMARY_HOST, DB_REPLICA_HOST (and ..._PORT), REDIS_URL and NATS_URL. Default: Conduit, when its program lies beside this one."`
+	Command   []string `arg:"" optional:"" passthrough:"" help:"Application to run, after --: each instance has its own PORT, and DATABASE_URL, DATABASE_REPLICA_URLS, DB_PRIMARY_HOST, DB_REPLICA_HOST (and ..._PORT), REDIS_URL and NATS_URL. Default: stack.command of the configuration, or Conduit, when its program lies beside this one."`
 }
 
-func (c *upCmd) Run(ctx context.Context, signals *signals) (err error) {
+func (c *upCmd) Run(ctx context.Context, signals *signals, file *settings) (err error) {
 	began := time.Now()
 	// Who reads our output may end before us, by the same Ctrl-C: writing to nobody
 	// must not end us before the servers. Caught, not ignored: children inherit that.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	app, err := c.app()
+	app, err := c.app(file.Stack)
 	if err != nil {
 		return err
+	}
+	if app != nil {
+		app.Env = file.env()
 	}
 	if _, err := stack.ReadState(c.Data); err == nil {
 		return fmt.Errorf("%w: %s; stop it with: loadline down --data %s", stack.ErrRunning, c.Data, c.Data)
@@ -92,7 +96,7 @@ func (c *upCmd) Run(ctx context.Context, signals *signals) (err error) {
 		if err != nil {
 			return err
 		}
-		app.Env = []string{"CONDUIT_JWT_SECRET=" + secret}
+		app.Env = append(app.Env, "CONDUIT_JWT_SECRET="+secret)
 	}
 	return c.serve(ctx, s, app, out, began)
 }
@@ -155,13 +159,17 @@ func interrupted(ctx context.Context, err error) error {
 }
 
 // app returns the application to run; nil for none.
-func (c *upCmd) app() (*stack.App, error) {
+func (c *upCmd) app(file stackSettings) (*stack.App, error) {
 	command := c.Command
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
 	}
 	if len(command) > 0 && !slices.Contains(os.Args, "--") {
 		return nil, fmt.Errorf("unknown argument %q; the application's command goes after --", command[0])
+	}
+	setup := c.Setup
+	if len(command) == 0 { // the file's application, with its setup
+		command, c.Command, setup = file.Command, file.Command, cmp.Or(setup, file.Setup)
 	}
 	if c.Instances < 0 || c.Instances > stack.MaxInstances {
 		return nil, fmt.Errorf("--instances %d is not between 0 and %d", c.Instances, stack.MaxInstances)
@@ -179,8 +187,8 @@ func (c *upCmd) app() (*stack.App, error) {
 		return nil, fmt.Errorf("the application: %w", err)
 	}
 	app := &stack.App{Command: command, Instances: c.Instances, Output: os.Stdout}
-	if c.Setup != "" {
-		app.Setup = [][]string{{"sh", "-c", c.Setup}}
+	if setup != "" {
+		app.Setup = [][]string{{"sh", "-c", setup}}
 	}
 	return app, nil
 }
