@@ -13,9 +13,9 @@ import (
 	"github.com/rs/cors"
 )
 
-// requestTimeout bounds the work for one request, waiting for a connection or
+// RequestTimeout bounds the work for one request, waiting for a connection or
 // for a turn to hash a password included.
-const requestTimeout = 10 * time.Second
+const RequestTimeout = 10 * time.Second
 
 const (
 	requestIDHeader = "X-Request-Id"
@@ -31,7 +31,7 @@ func (a *api) middleware(origins []string, next http.Handler) http.Handler {
 		id := incomingID(r)
 		w.Header().Set(requestIDHeader, id)
 		ctx := context.WithValue(r.Context(), requestIDKey{}, id)
-		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+		ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 		defer cancel()
 		a.logAccess(w, r.WithContext(ctx), next)
 	})

@@ -26,33 +26,6 @@ type DB interface {
 	InTx(ctx context.Context, fn func(ctx context.Context) error) error
 }
 
-// Bounds of the pool and of what runs in it.
-const (
-	// DefaultMaxConns is a guess that leaves room for several instances within
-	// PostgreSQL's default of 100 connections.
-	DefaultMaxConns = 20
-
-	maxConnIdleTime = 30 * time.Second
-	connectTimeout  = 2 * time.Second
-	// Below the deadline of a request, so that the server gives up first and
-	// the connection survives.
-	statementTimeout = 5 * time.Second
-	// Less than that: who waits for a row holds a connection, and the pool must not
-	// go to those who wait for one row.
-	lockTimeout = 2 * time.Second
-	// A transaction that idles for longer has lost its client.
-	idleInTxTimeout = 10 * time.Second
-)
-
-// Config configures a Primary.
-type Config struct {
-	URL string
-	// MaxConns bounds the pool. Default DefaultMaxConns. Too small, and
-	// requests wait for a connection; too large, and all instances together
-	// exceed the server's max_connections.
-	MaxConns int32
-}
-
 // Primary is a DB that sends every statement to one server.
 type Primary struct {
 	pool *pgxpool.Pool
@@ -64,23 +37,24 @@ type Primary struct {
 
 // Open returns a Primary after it has reached the server once.
 func Open(ctx context.Context, c Config) (*Primary, error) {
+	c = c.WithDefaults()
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
 	config, err := pgxpool.ParseConfig(c.URL)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
-	config.MaxConns = DefaultMaxConns
-	if c.MaxConns > 0 {
-		config.MaxConns = c.MaxConns
-	}
-	config.MaxConnIdleTime = maxConnIdleTime
-	config.HealthCheckPeriod = maxConnIdleTime / 2 // when idle connections are looked for
-	config.ConnConfig.ConnectTimeout = connectTimeout
+	config.MaxConns = c.MaxConns
+	config.MaxConnIdleTime = c.IdleTimeout
+	config.HealthCheckPeriod = c.IdleTimeout / 2 // when idle connections are looked for
+	config.ConnConfig.ConnectTimeout = c.ConnectTimeout
 	config.ConnConfig.RuntimeParams["application_name"] = "conduit"
 	// The planner takes a LIMIT it does not know for a tenth of the table, and
 	// would compile a plan for longer than a page takes.
 	config.ConnConfig.RuntimeParams["jit"] = "off"
-	config.ConnConfig.RuntimeParams["statement_timeout"] = milliseconds(statementTimeout)
-	config.ConnConfig.RuntimeParams["lock_timeout"] = milliseconds(lockTimeout)
+	config.ConnConfig.RuntimeParams["statement_timeout"] = milliseconds(c.QueryTimeout)
+	config.ConnConfig.RuntimeParams["lock_timeout"] = milliseconds(c.lockTimeout())
 	config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = milliseconds(idleInTxTimeout)
 
 	pool, err := pgxpool.NewWithConfig(ctx, config)

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"os"
 	"os/signal"
 	"syscall"
@@ -16,19 +15,9 @@ type commands struct {
 	Serve   serveCmd   `cmd:"" help:"Serve the API."`
 	Migrate migrateCmd `cmd:"" help:"Bring the schema of the database up to date."`
 	Seed    seedCmd    `cmd:"" help:"Fill the database with content."`
-}
+	Config  configCmd  `cmd:"" help:"Show or check the configuration."`
 
-// databaseFlags are the flags of every command that talks to the database.
-type databaseFlags struct {
-	URL string `name:"database-url" env:"DATABASE_URL" placeholder:"URL" help:"The PostgreSQL server, such as postgres://user:password@127.0.0.1:5432/conduit."`
-}
-
-// Validate is called by kong.
-func (f databaseFlags) Validate() error {
-	if f.URL == "" {
-		return errors.New("DATABASE_URL is not set: it says where PostgreSQL is, such as postgres://user:password@127.0.0.1:5432/conduit")
-	}
-	return nil
+	configFlag
 }
 
 func main() {

@@ -3,30 +3,28 @@ package main
 import (
 	"strings"
 	"testing"
-
-	"github.com/alecthomas/kong"
 )
 
-// TestMissingVariables: the error names the variable and says what it is for.
+// TestMissingVariables: the error names the key and the variable, and says what it
+// is for.
 func TestMissingVariables(t *testing.T) {
+	const url = "postgres://127.0.0.1:1/none" // nobody listens
 	for _, test := range []struct {
 		command, url, secret string
-		want                 string // part of the error; empty for none
+		want                 string
 	}{
-		{"serve", "", "secret", "DATABASE_URL is not set"},
-		{"serve", "postgres://", "", "CONDUIT_JWT_SECRET is not set"},
-		{"serve", "postgres://", "secret", ""},
-		{"migrate", "", "", "DATABASE_URL is not set"},
-		{"migrate", "postgres://", "", ""},
+		{"serve", "", strings.Repeat("s", 32), "database.url (variable DATABASE_URL) is not set"},
+		{"serve", url, "", "auth.jwtSecret (variable CONDUIT_JWT_SECRET) is not set"},
+		{"serve", url, "short", "environment CONDUIT_JWT_SECRET: auth.jwtSecret has 5 bytes and needs 32"},
+		{"serve", url, strings.Repeat("s", 32), "connection refused"},
+		{"migrate", "", "", "database.url (variable DATABASE_URL) is not set"},
+		{"migrate", url, "", "connection refused"},
+		{"seed", "", "", "database.url (variable DATABASE_URL) is not set"},
 	} {
 		t.Setenv("DATABASE_URL", test.url)
 		t.Setenv("CONDUIT_JWT_SECRET", test.secret)
-		parser, err := kong.New(&commands{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = parser.Parse([]string{test.command})
-		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+		_, err := run(t, test.command)
+		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s with %q and %q: %v, want %q", test.command, test.url, test.secret, err, test.want)
 		}
 	}

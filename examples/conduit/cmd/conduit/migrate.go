@@ -7,13 +7,15 @@ import (
 	"github.com/loadlinehq/loadline/examples/conduit/postgres"
 )
 
-type migrateCmd struct {
-	databaseFlags
-}
+type migrateCmd struct{}
 
 // Run applies the migrations that are missing.
-func (c *migrateCmd) Run(ctx context.Context) error {
-	applied, err := postgres.Migrate(ctx, c.URL)
+func (c *migrateCmd) Run(ctx context.Context, app *commands) error {
+	url, err := app.databaseURL()
+	if err != nil {
+		return err
+	}
+	applied, err := postgres.Migrate(ctx, url)
 	if err != nil {
 		return err
 	}

@@ -20,14 +20,17 @@ import (
 const progressInterval = 5 * time.Second
 
 type seedCmd struct {
-	databaseFlags
 	Data    string `placeholder:"DIR" help:"The folder of the real content (default: data/conduit-seed in $$LOADLINE_DATA, where it is there; otherwise the content is generated)."`
 	Library string `name:"loadline-data" env:"LOADLINE_DATA" hidden:""`
 	Scale   int    `env:"CONDUIT_SEED_SCALE" default:"1" help:"How many times the size of the real content. What is more than the real content is generated."`
 }
 
 // Run loads the content into a database that has no users yet.
-func (c *seedCmd) Run(ctx context.Context, command *kong.Context) error {
+func (c *seedCmd) Run(ctx context.Context, command *kong.Context, app *commands) error {
+	url, err := app.databaseURL()
+	if err != nil {
+		return err
+	}
 	dir, origin := c.origin()
 	source, err := seed.Open(dir, c.Scale)
 	if err != nil {
@@ -35,15 +38,15 @@ func (c *seedCmd) Run(ctx context.Context, command *kong.Context) error {
 	}
 	fmt.Fprintln(command.Stdout, "content:", origin)
 
-	config, err := pgx.ParseConfig(c.URL)
+	config, err := pgx.ParseConfig(url)
 	if err != nil {
-		return fmt.Errorf("DATABASE_URL: %w", err)
+		return fmt.Errorf("database: %w", err)
 	}
 	config.ConnectTimeout = 5 * time.Second
 	config.RuntimeParams["application_name"] = "conduit-seed"
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return fmt.Errorf("DATABASE_URL: %w", err)
+		return fmt.Errorf("database: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 

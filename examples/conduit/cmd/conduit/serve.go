@@ -13,6 +13,7 @@ import (
 	"github.com/loadlinehq/loadline/examples/conduit/auth"
 	"github.com/loadlinehq/loadline/examples/conduit/httpapi"
 	"github.com/loadlinehq/loadline/examples/conduit/postgres"
+	"github.com/loadlinehq/loadline/internal/invalid"
 )
 
 // Bounds of a connection. The handlers' own deadline is 10 s; the others leave
@@ -25,45 +26,52 @@ const (
 	maxHeaderBytes    = 32 << 10
 )
 
-type serveCmd struct {
-	databaseFlags
-	PoolMax      int32         `name:"pool-max" env:"CONDUIT_POOL_MAX" default:"20" help:"The most connections to the database."`
-	Host         string        `env:"CONDUIT_HOST" default:"127.0.0.1" help:"The address to listen on."`
-	Port         uint16        `env:"PORT" default:"8080" help:"The port to listen on."`
-	Secret       string        `name:"jwt-secret" env:"CONDUIT_JWT_SECRET" placeholder:"SECRET" help:"What tokens are signed with, at least 32 bytes and the same for all instances."`
-	Origins      []string      `name:"cors-origins" env:"CONDUIT_CORS_ORIGINS" default:"*" help:"The origins of browser front ends, separated by commas."`
-	DrainDelay   time.Duration `env:"CONDUIT_DRAIN_DELAY" default:"0s" help:"How long to go on serving after SIGTERM while /readyz says no, for a load balancer to notice."`
-	DrainTimeout time.Duration `env:"CONDUIT_DRAIN_TIMEOUT" default:"10s" help:"How long to wait for requests to end, after the delay."`
+// serverConfig says where to listen, for whom, and how to stop.
+type serverConfig struct {
+	Host string `yaml:"host" env:"CONDUIT_HOST"`
+	Port uint16 `yaml:"port" env:"PORT"`
+	// CORSOrigins are those of browser front ends; "*" is any. None without an item.
+	CORSOrigins []string `yaml:"corsOrigins" env:"CONDUIT_CORS_ORIGINS"`
+	// DrainDelay is how long to go on serving after SIGTERM while /readyz says no,
+	// for a load balancer to notice.
+	DrainDelay time.Duration `yaml:"drainDelay" env:"CONDUIT_DRAIN_DELAY"`
+	// DrainTimeout is how long to wait for requests to end, after the delay.
+	DrainTimeout time.Duration `yaml:"drainTimeout" env:"CONDUIT_DRAIN_TIMEOUT"`
 }
 
-// Validate is called by kong.
-func (c *serveCmd) Validate() error {
-	if err := c.databaseFlags.Validate(); err != nil {
-		return err
-	}
-	if c.Secret == "" {
-		return errors.New("CONDUIT_JWT_SECRET is not set: tokens are signed with it; make one with `openssl rand -base64 32`")
-	}
-	if c.PoolMax < 1 {
-		return fmt.Errorf("CONDUIT_POOL_MAX is %d: at least one connection is needed", c.PoolMax)
-	}
-	if c.DrainDelay < 0 || c.DrainTimeout < 0 {
-		return errors.New("CONDUIT_DRAIN_DELAY and CONDUIT_DRAIN_TIMEOUT cannot be negative")
-	}
-	return nil
+func defaultServerConfig() serverConfig {
+	return serverConfig{Host: "127.0.0.1", Port: 8080, CORSOrigins: []string{"*"}, DrainTimeout: 10 * time.Second}
 }
+
+// Validate reports all fields that cannot be.
+func (c serverConfig) Validate() error {
+	return errors.Join(
+		invalid.If(c.DrainDelay < 0, "drainDelay", "is %s: it cannot be negative", c.DrainDelay),
+		invalid.If(c.DrainTimeout < 0, "drainTimeout", "is %s: it cannot be negative", c.DrainTimeout),
+	)
+}
+
+type serveCmd struct{}
 
 // Run serves until ctx ends, then drains.
-func (c *serveCmd) Run(ctx context.Context) error {
+func (c *serveCmd) Run(ctx context.Context, app *commands) error {
+	s := defaultSettings()
+	if _, err := app.load(&s); err != nil {
+		return err
+	}
+	return serve(ctx, s)
+}
+
+func serve(ctx context.Context, s settings) error {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 
-	tokens, err := auth.NewTokens(c.Secret)
+	tokens, err := auth.NewTokens(s.Auth.JWTSecret)
 	if err != nil {
-		return fmt.Errorf("CONDUIT_JWT_SECRET: %w", err)
+		return err
 	}
-	db, err := postgres.Open(ctx, postgres.Config{URL: c.URL, MaxConns: c.PoolMax})
+	db, err := postgres.Open(ctx, s.Database)
 	if err != nil {
-		return fmt.Errorf("DATABASE_URL: %w", err)
+		return fmt.Errorf("database: %w", err)
 	}
 	defer db.Close()
 
@@ -75,7 +83,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 			Tokens:      tokens,
 			Health:      health,
 			Logger:      log,
-			CORSOrigins: c.Origins,
+			CORSOrigins: s.HTTP.CORSOrigins,
 		}),
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
@@ -85,9 +93,9 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 
-	listener, err := net.Listen("tcp", net.JoinHostPort(c.Host, fmt.Sprint(c.Port)))
+	listener, err := net.Listen("tcp", net.JoinHostPort(s.HTTP.Host, fmt.Sprint(s.HTTP.Port)))
 	if err != nil {
-		return fmt.Errorf("PORT: %w", err)
+		return fmt.Errorf("http.host, http.port: %w", err)
 	}
 	log.Info("serving", slog.String("address", listener.Addr().String()))
 	failed := make(chan error, 1)
@@ -98,14 +106,14 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 
-	log.Info("draining", slog.Duration("delay", c.DrainDelay), slog.Duration("timeout", c.DrainTimeout))
+	log.Info("draining", slog.Duration("delay", s.HTTP.DrainDelay), slog.Duration("timeout", s.HTTP.DrainTimeout))
 	health.Drain()
-	time.Sleep(c.DrainDelay)
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainTimeout)
+	time.Sleep(s.HTTP.DrainDelay)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.HTTP.DrainTimeout)
 	defer cancel()
 	if err := server.Shutdown(drain); err != nil {
 		server.Close()
-		return fmt.Errorf("some requests did not end within CONDUIT_DRAIN_TIMEOUT: %w", err)
+		return fmt.Errorf("some requests did not end within http.drainTimeout: %w", err)
 	}
 	return nil
 }

@@ -13,10 +13,11 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/loadlinehq/loadline/examples/conduit/postgres"
+	"github.com/loadlinehq/loadline/internal/config"
 	"github.com/loadlinehq/loadline/internal/stack/stacktest"
 )
 
-// A request that is under way when the server is asked to stop gets its answer, and
+// The file says where to serve and how to end: a request that is under way when the server is asked to stop gets its answer, and
 // meanwhile /readyz sends others away.
 func TestServeDrains(t *testing.T) {
 	t.Parallel()
@@ -30,13 +31,19 @@ func TestServeDrains(t *testing.T) {
 	}
 	port := listener.Addr().(*net.TCPAddr).Port
 	_ = listener.Close()
-	cmd := serveCmd{
-		databaseFlags: databaseFlags{URL: env.URL}, PoolMax: 4, Host: "127.0.0.1", Port: uint16(port),
-		Secret: strings.Repeat("s", 32), DrainDelay: 500 * time.Millisecond, DrainTimeout: 10 * time.Second,
+	path := configFile(t, fmt.Sprintf(`
+database: {url: %q, max: 4}
+http: {host: 127.0.0.1, port: %d, corsOrigins: [https://front.example], drainDelay: 500ms, drainTimeout: 10s}
+auth: {jwtSecret: %s}
+`, env.URL, port, strings.Repeat("s", 32)))
+	s := defaultSettings()
+	// Without the environment of whoever runs the test.
+	if _, err := config.Load(&s, config.Sources{Path: path, Others: sections()}); err != nil {
+		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- cmd.Run(ctx) }()
+	go func() { ended <- serve(ctx, s) }()
 	base := fmt.Sprintf("http://127.0.0.1:%d", port)
 	ready := func() int {
 		response, err := http.Get(base + "/readyz")
@@ -47,6 +54,23 @@ func TestServeDrains(t *testing.T) {
 		return response.StatusCode
 	}
 	until(t, "the server is ready", func() bool { return ready() == http.StatusOK })
+
+	// The file says whose front ends may use it.
+	for origin, want := range map[string]string{"https://front.example": "https://front.example", "https://other.example": ""} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+"/api/tags", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Origin", origin)
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if got := response.Header.Get("Access-Control-Allow-Origin"); got != want {
+			t.Errorf("to %s access is allowed for %q, want %q", origin, got, want)
+		}
+	}
 
 	// The registration has to wait for us.
 	tx, err := conn.Begin(t.Context())

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/loadlinehq/loadline/examples/conduit/auth"
+	"github.com/loadlinehq/loadline/examples/conduit/postgres"
+	"github.com/loadlinehq/loadline/internal/config"
+)
+
+func configFile(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "loadline.yaml")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestExample: the example in the documentation is understood, has every key, and
+// shows the defaults.
+func TestExample(t *testing.T) {
+	t.Parallel()
+	s := defaultSettings()
+	values, err := config.Load(&s, config.Sources{Path: filepath.Join("..", "..", "..", "..", "docs", "loadline.example.yaml"), Others: sections()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for field := range values.Fields() {
+		if field.Origin.File == "" {
+			t.Errorf("%s is not in the example", field.Key)
+		}
+	}
+	want := defaultSettings()
+	want.Database.URL, want.Auth.JWTSecret = s.Database.URL, s.Auth.JWTSecret // have none
+	if diff := cmp.Diff(want, s); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// unset keeps the environment of whoever runs the test out of it.
+func unset(t *testing.T) {
+	t.Helper()
+	s := defaultSettings()
+	for field := range config.Describe(&s).Fields() {
+		if field.Env != "" {
+			t.Setenv(field.Env, "") // to be restored
+			os.Unsetenv(field.Env)
+		}
+	}
+}
+
+func TestConfigPrint(t *testing.T) {
+	unset(t)
+	t.Setenv("CONDUIT_JWT_SECRET", strings.Repeat("s3cret", 8))
+	t.Setenv("CONDUIT_POOL_MAX", "7")
+	path := configFile(t, "database: {url: 'postgres://app:hunter22@db/app', idleTimeout: 1m}\n")
+	want := `database:
+  url: "postgres://app:[redacted]@db/app"  # FILE:1
+  max: 7                                   # environment CONDUIT_POOL_MAX
+  idleTimeout: 1m0s                        # FILE:1
+  connectTimeout: 2s                       # default
+  queryTimeout: 5s                         # default
+http:
+  host: "127.0.0.1"   # default
+  port: 8080          # default
+  corsOrigins: ["*"]  # default
+  drainDelay: 0s      # default
+  drainTimeout: 10s   # default
+auth:
+  jwtSecret: "[redacted]"  # environment CONDUIT_JWT_SECRET
+`
+	out, err := run(t, "config", "print", "--config", path)
+	if diff := cmp.Diff(want, strings.ReplaceAll(out, path, "FILE")); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	out, err = run(t, "config", "print", "--json", "--config", path)
+	if err != nil || !strings.Contains(out, `"idleTimeout": "1m0s"`) || strings.Contains(out, "hunter22") || strings.Contains(out, "s3cret") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	t.Setenv("LOADLINE_CONFIG", path)
+	if out, err = run(t, "config", "check"); err != nil || out != path+": ok\n" {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestConfigCheck(t *testing.T) {
+	unset(t)
+	t.Setenv("PORT", "http")
+	path := configFile(t, `stack: {replicas: 1}
+databse: {}
+database:
+  url: postgres://app:hun/ter22@db/app
+  max: 0
+  idleTimeout: 1ms
+  connectTimeout: 0
+  queryTimeout: 10s
+http:
+  drainDelay: -1s
+  drainTimeout: 5
+auth:
+  jwtSecret: hunter22
+`)
+	out, err := run(t, "config", "check", "--config", path)
+	want := `the configuration is wrong:
+FILE:2:1: databse is not a key; did you mean database?
+FILE:4:8: database.url is not understood: it is like postgres://user:password@127.0.0.1:5432/conduit, and special signs in the password are escaped (%40 for @, %2F for /, %3A for :)
+FILE:5:8: database.max is 0: at least one connection is needed
+FILE:6:16: database.idleTimeout is 1ms: at least 2ms is needed
+FILE:7:19: database.connectTimeout is 0s: without a bound, requests wait for a dead server
+FILE:8:17: database.queryTimeout is 10s: it must end before a request does, which is after 10s
+FILE:10:15: http.drainDelay is -1s: it cannot be negative
+FILE:11:17: http.drainTimeout is "5", a number without a unit: a duration has a unit: 2s, 500ms, 5m
+FILE:13:14: auth.jwtSecret has 8 bytes and needs 32: make one with ` + "`openssl rand -base64 32`" + `
+environment PORT: http.port is "http" where a whole number from 0 to 65535 is expected`
+	if err == nil || out != "" {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if diff := cmp.Diff(want, strings.ReplaceAll(err.Error(), path, "FILE")); diff != "" {
+		t.Error(diff)
+	}
+	// What is wrong with the server does not keep its database from migration.
+	path = configFile(t, "database: {url: 'postgres://127.0.0.1:1/none'}\nhttp: {drainDelay: -1s}\n")
+	if _, err := run(t, "migrate", "--config", path); err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("migrate: %v", err)
+	}
+}
+
+// Every variable still sets what it did.
+func TestVariables(t *testing.T) {
+	for name, value := range map[string]string{
+		"DATABASE_URL": "postgres://db/app", "CONDUIT_POOL_MAX": "3", "PORT": "81", "CONDUIT_HOST": "::1",
+		"CONDUIT_JWT_SECRET": strings.Repeat("x", 32), "CONDUIT_CORS_ORIGINS": "https://a.example, https://b.example",
+		"CONDUIT_DRAIN_DELAY": "4s", "CONDUIT_DRAIN_TIMEOUT": "5s",
+	} {
+		t.Setenv(name, value)
+	}
+	got := defaultSettings()
+	if _, err := new(configFlag).load(&got); err != nil {
+		t.Fatal(err)
+	}
+	want := settings{
+		Database: postgres.Config{URL: "postgres://db/app", MaxConns: 3}.WithDefaults(),
+		HTTP:     serverConfig{Host: "::1", Port: 81, CORSOrigins: []string{"https://a.example", "https://b.example"}, DrainDelay: 4 * time.Second, DrainTimeout: 5 * time.Second},
+		Auth:     auth.Config{JWTSecret: strings.Repeat("x", 32)},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1,0 +1,86 @@
+package postgres
+
+import (
+	"cmp"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/loadlinehq/loadline/internal/invalid"
+)
+
+// Bounds of the pool and of what runs in it.
+const (
+	// DefaultMaxConns is a guess that leaves room for several instances within
+	// PostgreSQL's default of 100 connections.
+	DefaultMaxConns = 20
+	// DefaultIdleTimeout keeps connections over the pauses of a busy service.
+	DefaultIdleTimeout = 30 * time.Second
+	// DefaultConnectTimeout is long for a network of one site: what takes longer is
+	// down.
+	DefaultConnectTimeout = 2 * time.Second
+	// DefaultQueryTimeout is below the deadline of a request, so that the server
+	// gives up first and the connection survives.
+	DefaultQueryTimeout = 5 * time.Second
+
+	// Less than a query's: who waits for a row holds a connection, and the pool must
+	// not go to those who wait for one row.
+	maxLockTimeout = 2 * time.Second
+	// A transaction that idles for longer has lost its client.
+	idleInTxTimeout = 10 * time.Second
+)
+
+// Config configures a Primary. A value of zero is the default; URL has none.
+type Config struct {
+	// URL says where the server is, as libpq has it: a URL or keyword=value.
+	URL string `yaml:"url" env:"DATABASE_URL"`
+	// MaxConns bounds the pool. Default DefaultMaxConns. Too small, and
+	// requests wait for a connection; too large, and all instances together
+	// exceed the server's max_connections.
+	MaxConns int32 `yaml:"max" env:"CONDUIT_POOL_MAX"`
+	// IdleTimeout is how long a connection that nobody uses is kept. Default
+	// DefaultIdleTimeout. Too short, and each burst begins with connecting; too
+	// long, and the server keeps processes for a burst that is over.
+	IdleTimeout time.Duration `yaml:"idleTimeout"`
+	// ConnectTimeout bounds connecting, to each address of the server. Default
+	// DefaultConnectTimeout. Too short, and a busy server is taken for a dead one;
+	// too long, and requests wait for a dead one.
+	ConnectTimeout time.Duration `yaml:"connectTimeout"`
+	// QueryTimeout bounds each statement, on the server. Default
+	// DefaultQueryTimeout. Too short, and honest work is thrown away; longer than
+	// the caller waits, and each timeout costs a connection. Waiting for a lock
+	// is bounded by half of it, and by 2 s.
+	QueryTimeout time.Duration `yaml:"queryTimeout"`
+}
+
+// WithDefaults returns c with defaults in place of zeros.
+func (c Config) WithDefaults() Config {
+	c.MaxConns = cmp.Or(c.MaxConns, DefaultMaxConns)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, DefaultIdleTimeout)
+	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, DefaultConnectTimeout)
+	c.QueryTimeout = cmp.Or(c.QueryTimeout, DefaultQueryTimeout)
+	return c
+}
+
+// The least that PostgreSQL and pgx can count with.
+const (
+	minQueryTimeout = 2 * time.Millisecond // half of it is the lock's
+	minIdleTimeout  = 2 * time.Millisecond // half of it is a ticker's
+)
+
+// Validate reports all fields, of a Config with its defaults, that cannot be.
+func (c Config) Validate() error {
+	_, err := pgconn.ParseConfig(c.URL)
+	return errors.Join(
+		invalid.If(c.URL == "", "url", "is not set: it says where PostgreSQL is, such as postgres://user:password@127.0.0.1:5432/conduit"),
+		// Not in the words of pgx, which may quote a piece of the password.
+		invalid.If(c.URL != "" && err != nil, "url", "is not understood: it is like postgres://user:password@127.0.0.1:5432/conduit, and special signs in the password are escaped (%%40 for @, %%2F for /, %%3A for :)"),
+		invalid.If(c.MaxConns < 1, "max", "is %d: at least one connection is needed", c.MaxConns),
+		invalid.If(c.IdleTimeout < minIdleTimeout, "idleTimeout", "is %s: at least %s is needed", c.IdleTimeout, minIdleTimeout),
+		invalid.If(c.ConnectTimeout <= 0, "connectTimeout", "is %s: without a bound, requests wait for a dead server", c.ConnectTimeout),
+		invalid.If(c.QueryTimeout < minQueryTimeout, "queryTimeout", "is %s: at least %s is needed", c.QueryTimeout, minQueryTimeout),
+	)
+}
+
+func (c Config) lockTimeout() time.Duration { return min(maxLockTimeout, c.QueryTimeout/2) }
