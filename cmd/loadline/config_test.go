@@ -82,6 +82,8 @@ stack:
   portBase: 9000                                # environment LOADLINE_PORT_BASE
   replicas: 3                                   # loadline.yaml:5
   instances: 2                                  # default
+  restart: false                                # default
+  logMaxBytes: 10485760                         # default
   setup: "PGPASSWORD=[redacted] ./app migrate"  # loadline.yaml:7
   command: [./app, serve]                       # loadline.yaml:6
 `

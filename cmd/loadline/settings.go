@@ -29,12 +29,14 @@ type stackSettings struct {
 	PortBase  int      `yaml:"portBase" env:"LOADLINE_PORT_BASE"` // 0 takes a free range
 	Replicas  int      `yaml:"replicas" env:"LOADLINE_REPLICAS"`
 	Instances int      `yaml:"instances" env:"LOADLINE_INSTANCES"`
+	Restart   bool     `yaml:"restart" env:"LOADLINE_RESTART"`
+	LogMax    int64    `yaml:"logMaxBytes" env:"LOADLINE_LOG_MAX_BYTES"`
 	Setup     string   `yaml:"setup"`
 	Command   []string `yaml:"command"`
 }
 
 func defaultSettings() settings {
-	return settings{Stack: stackSettings{Data: stack.DefaultDir, PortBase: stack.DefaultPortBase, Replicas: 2, Instances: 2}}
+	return settings{Stack: stackSettings{Data: stack.DefaultDir, PortBase: stack.DefaultPortBase, Replicas: 2, Instances: 2, LogMax: stack.DefaultLogMaxBytes}}
 }
 
 // Validate reports all fields that cannot be.
@@ -45,6 +47,7 @@ func (s stackSettings) Validate() error {
 		invalid.If(outside(s.PortBase, 65535), "portBase", "is %d, not between 0 and 65535", s.PortBase),
 		invalid.If(outside(s.Replicas, stack.MaxReplicas), "replicas", "is %d, not between 0 and %d", s.Replicas, stack.MaxReplicas),
 		invalid.If(outside(s.Instances, stack.MaxInstances), "instances", "is %d, not between 0 and %d", s.Instances, stack.MaxInstances),
+		invalid.If(s.LogMax < stack.MinLogMaxBytes, "logMaxBytes", "is %d, less than %d", s.LogMax, stack.MinLogMaxBytes),
 		invalid.If(s.Setup != "" && len(s.Command) == 0, "setup", "needs an application: name it by stack.command"),
 	)
 }

@@ -30,8 +30,8 @@ type upCmd struct {
 	Replicas  int      `help:"Number of PostgreSQL replicas." config:"stack.replicas"`
 	Instances int      `help:"Number of instances of the application." config:"stack.instances"`
 	ReadyFile string   `help:"Write addresses and processes to this file, as JSON, when all is up." placeholder:"FILE"`
-	Restart   bool     `help:"Start a process again that dies; otherwise its death is reported." env:"LOADLINE_RESTART"`
-	LogMax    int64    `name:"log-max" help:"Size in bytes at which a log is cut; three older ones are kept." default:"10485760" env:"LOADLINE_LOG_MAX" placeholder:"BYTES"`
+	Restart   bool     `help:"Start a process again that dies; otherwise its death is reported." config:"stack.restart"`
+	LogMax    int64    `name:"log-max-bytes" help:"Size at which a log is cut; three older ones are kept." config:"stack.logMaxBytes" placeholder:"BYTES"`
 	Setup     string   `help:"Shell command that prepares the database, run once before the first instance." placeholder:"COMMAND"`
 	Command   []string `arg:"" optional:"" passthrough:"" help:"Application to run, after --: each instance has its own PORT, and DATABASE_URL, DATABASE_REPLICA_URLS, DB_PRIMARY_HOST, DB_REPLICA_HOST (and ..._PORT), REDIS_URL and NATS_URL. Default: stack.command of the configuration, or Conduit, when its program lies beside this one."`
 }

@@ -16,8 +16,8 @@ const (
 	// DefaultLogMaxBytes is a guess: days of an idle stack, minutes of one that
 	// logs every statement.
 	DefaultLogMaxBytes = 10 << 20
-	// minLogMaxBytes keeps the end of a log that an error message quotes.
-	minLogMaxBytes = 64 << 10
+	// MinLogMaxBytes keeps the end of a log that an error message quotes.
+	MinLogMaxBytes = 64 << 10
 	// AnyPortBase asks for a range of free ports instead of a fixed one.
 	AnyPortBase = -1
 	// DefaultPortBase puts the application at http://127.0.0.1:8080.
@@ -52,7 +52,7 @@ type Config struct {
 
 	// LogMaxBytes is the size at which a service's log is cut and what it held kept
 	// as NAME.log.1, of which there are at most three. Default
-	// [DefaultLogMaxBytes], at least 64 kB. When it is small, what led to a failure
+	// [DefaultLogMaxBytes], at least [MinLogMaxBytes]. When it is small, what led to a failure
 	// may be gone; it bounds the disk that logs take to four times as much per service.
 	LogMaxBytes int64
 
@@ -79,8 +79,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.PortBase != AnyPortBase && (c.PortBase < 1 || c.PortBase > 65535-portSpan) {
 		errs = append(errs, fmt.Errorf("port base: %d is not between 1 and %d", c.PortBase, 65535-portSpan))
 	}
-	if c.LogMaxBytes < minLogMaxBytes {
-		errs = append(errs, fmt.Errorf("log size: %d bytes is less than %d", c.LogMaxBytes, minLogMaxBytes))
+	if c.LogMaxBytes < MinLogMaxBytes {
+		errs = append(errs, fmt.Errorf("log size: %d bytes is less than %d", c.LogMaxBytes, MinLogMaxBytes))
 	}
 	if len(c.NATSCommand) == 0 {
 		errs = append(errs, errors.New("NATS command: is missing"))
