@@ -147,7 +147,7 @@ func (c *downCmd) stopRunning(ctx context.Context) error {
 type psqlCmd struct {
 	dataFlag
 	User string   `help:"Role to connect as; postgres is the superuser." default:"app"`
-	Args []string `arg:"" optional:"" passthrough:"" name:"service" help:"primary (default) or a replica, then arguments for psql."`
+	Args []string `arg:"" optional:"" passthrough:"" name:"service" help:"A PostgreSQL server, then arguments for psql. Default: the one that is the primary."`
 }
 
 // arguments returns what follows our own flags.
@@ -171,7 +171,7 @@ func (c *psqlCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	service, args := "primary", c.arguments(os.Args)
+	service, args := "", c.arguments(os.Args)
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		service, args = args[0], args[1:]
 	}
@@ -179,6 +179,9 @@ func (c *psqlCmd) Run(ctx context.Context) error {
 		args = args[1:]
 	}
 	i := slices.IndexFunc(state.Services, func(s stack.Service) bool {
+		if service == "" {
+			return s.Role == "primary" // by whatever name, after a promotion
+		}
 		return s.Name == service && (s.Role == "primary" || s.Role == "replica")
 	})
 	if i < 0 {
