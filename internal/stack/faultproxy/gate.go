@@ -11,8 +11,7 @@ import (
 )
 
 // gate is a listener that can be closed for a while without losing its port: a socket
-// that is bound and does not listen refuses connections, and the system gives its port
-// to no outgoing connection. (Who asks to listen at just this port may get it.)
+// that is bound and does not listen refuses connections, and nobody else gets its port.
 type gate struct {
 	addr string
 
@@ -85,6 +84,12 @@ func (g *gate) reopen() error {
 	var listener net.Listener
 	var err error
 	if g.bound != nil {
+		// Listening needs what binding needed: see bind.
+		err = syscall.SetsockoptInt(int(g.bound.Fd()), syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
+		if err != nil {
+			g.err = err
+			return err
+		}
 		if err = syscall.Listen(int(g.bound.Fd()), syscall.SOMAXCONN); err == nil {
 			listener, err = net.FileListener(g.bound) // a duplicate
 		}
@@ -135,9 +140,12 @@ func bind(addr string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// As net.Listen has it: connections that are open, or have just ended, keep the port
-	// from nobody who wants to listen.
-	if err := errors.Join(syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1), syscall.Bind(fd, sockaddr)); err != nil {
+	// Connections that are open, or have just ended, have the port, too, so it can be bound
+	// only for reuse, as net.Listen does. Afterwards that would let another reuse it.
+	err = errors.Join(
+		syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1), syscall.Bind(fd, sockaddr),
+		syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 0))
+	if err != nil {
 		_ = syscall.Close(fd)
 		return nil, err
 	}

@@ -177,7 +177,12 @@ func TestServerIsAway(t *testing.T) {
 	}
 	_ = gone.Close()
 	p := run(t, gone.Addr().String())
-	if _, err := dial(t, p).Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+	conn, err := net.Dial("tcp", p.Addr())
+	if err == nil { // it may be reset before we know that it was made
+		_, err = conn.Read(make([]byte, 1))
+		_ = conn.Close()
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("got %v, want %v", err, syscall.ECONNRESET)
 	}
 }
@@ -384,6 +389,11 @@ func TestRefuse(t *testing.T) {
 		add(t, p, "refuse", faultproxy.Fault{Kind: faultproxy.Refuse})
 		if _, err := net.Dial("tcp", p.Addr()); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Fatalf("got %v, want %v", err, syscall.ECONNREFUSED)
+		}
+		// The port is nobody else's meanwhile.
+		if other, err := net.Listen("tcp", p.Addr()); err == nil {
+			_ = other.Close()
+			t.Fatal("another could listen there")
 		}
 		if err := p.ServeConn(conn); !errors.Is(err, faultproxy.ErrRefused) {
 			t.Errorf("ServeConn: got %v, want %v", err, faultproxy.ErrRefused)
