@@ -232,13 +232,18 @@ func TestKillDuringFaults(t *testing.T) {
 		return
 	}
 	for _, f := range killedFaults {
-		f.args = roles(f.args, ready)
-		what := strings.Join(f.args, " ")
-		round(what+" is being added", []killedFault{f}, func(f killedFault) { wait("add", f) })
-		f.args = roles(f.args, ready)
-		round(what+" is active", []killedFault{f}, add)
-		f.args = roles(f.args, ready)
-		round(what+" is being undone", []killedFault{f}, func(f killedFault) { add(f); wait("clear", f) })
+		args, what := f.args, strings.Join(f.args, " ")
+		for _, point := range []struct {
+			what string
+			kill func(killedFault)
+		}{
+			{"is being added", func(f killedFault) { wait("add", f) }},
+			{"is active", add},
+			{"is being undone", func(f killedFault) { add(f); wait("clear", f) }},
+		} {
+			f.args = roles(args, ready)
+			round(what+" "+point.what, []killedFault{f}, point.kill)
+		}
 	}
 }
 
