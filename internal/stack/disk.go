@@ -19,7 +19,7 @@ import (
 //	DATA.limited   the file system, with a copy of the data
 //	DATA           the same, mounted over the data directory
 //	DATA.copied    on the way back: a copy that is not complete
-//	DATA.restored  on the way back: a complete copy
+//	DATA.restored  on the way back: a complete copy; it counts once nothing is mounted over DATA
 //
 // Each step can be told from what is there, so that a start after a crash goes on
 // where it was cut short.
@@ -58,10 +58,13 @@ func (s *Stack) fillDisk(ctx context.Context, c *child) error {
 	if err := s.startChild(ctx, c); err != nil {
 		return err
 	}
-	if c.service.isPostgres() {
+	s.mu.Lock()
+	service := c.service
+	s.mu.Unlock()
+	if service.isPostgres() {
 		// The first session in a database since the start writes a cache, and fails when
 		// it cannot. A disk that fills up finds a server that has been used.
-		warm, err := pgx.Connect(ctx, appURL(c.service.Direct))
+		warm, err := pgx.Connect(ctx, appURL(service.Direct))
 		if err != nil {
 			return err
 		}
@@ -118,7 +121,12 @@ func restoreDisk(data string) error {
 	if !exists(limited) && !exists(restored) {
 		return nil // what else is mounted there is not ours
 	}
-	if mounted(data) && !exists(restored) {
+	if mounted(data) {
+		// While it is mounted, what is there is the truth: the server may have written
+		// since an earlier copy.
+		if err := os.RemoveAll(restored); err != nil {
+			return err
+		}
 		if err := os.Remove(filepath.Join(data, ballast)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -132,11 +140,13 @@ func restoreDisk(data string) error {
 		if err := copyTree(context.Background(), data, copied); err != nil {
 			return err
 		}
+		// It is about to be the only one.
+		if err := syncDisk(copied); err != nil {
+			return err
+		}
 		if err := os.Rename(copied, restored); err != nil {
 			return err
 		}
-	}
-	if mounted(data) {
 		if err := unmount(data); err != nil {
 			return err
 		}
@@ -204,6 +214,29 @@ func copyTree(ctx context.Context, from, to string) error {
 		return fmt.Errorf("copy %s: %w%s", from, err, indent(string(out)))
 	}
 	return nil
+}
+
+func syncDisk(dir string) error {
+	if out, err := exec.Command("sync", "-f", dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("sync %s: %w%s", dir, err, indent(string(out)))
+	}
+	return nil
+}
+
+// discardDisk takes the file system away with what is on it.
+func discardDisk(data string) error {
+	for _, dir := range []string{data, data + limitedSuffix} {
+		if exists(data+limitedSuffix) && mounted(dir) {
+			if err := unmount(dir); err != nil {
+				return err
+			}
+		}
+	}
+	var errs []error
+	for _, suffix := range []string{limitedSuffix, copiedSuffix, restoredSuffix} {
+		errs = append(errs, os.RemoveAll(data+suffix))
+	}
+	return errors.Join(errs...)
 }
 
 // mounted reports whether a directory is another file system than its parent.

@@ -90,8 +90,10 @@ type ActiveFault struct {
 	Undo string
 	// Problem says why it could not be removed.
 	Problem string
-	// Was is the name of the primary before a promotion.
-	Was string
+	// Was is the name of the primary before a promotion, and Promoting says that
+	// PostgreSQL has been asked for it.
+	Was       string
+	Promoting bool
 }
 
 // String describes a fault as it is added: "redis latency --delay 50ms".
@@ -285,6 +287,11 @@ func (s *Stack) AddFault(ctx context.Context, f Fault) (ActiveFault, error) {
 	if err := f.Validate(); err != nil {
 		return ActiveFault{}, fmt.Errorf("stack: %w", err)
 	}
+	ended, err := s.beginWork()
+	if err != nil {
+		return ActiveFault{}, fmt.Errorf("stack: %w", err)
+	}
+	defer ended()
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	added, c, err := s.registerFault(f)
@@ -296,6 +303,7 @@ func (s *Stack) AddFault(ctx context.Context, f Fault) (ActiveFault, error) {
 		return ActiveFault{}, fmt.Errorf("stack: %s: %w", f, err)
 	}
 	if err := s.apply(ctx, c, added); err != nil {
+		s.setPhase(added, FaultRemoving, nil) // it holds nothing down any more
 		undo, cancel := s.bounded(context.WithoutCancel(ctx))
 		defer cancel()
 		if undoErr := s.undo(undo, c, added); undoErr != nil {
@@ -322,6 +330,18 @@ func (s *Stack) AddFault(ctx context.Context, f Fault) (ActiveFault, error) {
 		s.inBackground(func() { s.expire(added) })
 	}
 	return active, nil
+}
+
+// beginWork has the stack wait for who changes a fault when it closes: both would work
+// on the same data.
+func (s *Stack) beginWork() (ended func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return nil, fmt.Errorf("%w: the stack is being stopped", ErrConflict)
+	}
+	s.background.Add(1)
+	return s.background.Done, nil
 }
 
 // bounded limits the work on one fault, and ends it when the stack closes.
@@ -354,6 +374,11 @@ func (s *Stack) expire(f *fault) {
 // again. When it fails the fault stays, with the reason in Problem. It returns
 // [ErrNoFault] when there is none of that id.
 func (s *Stack) RemoveFault(ctx context.Context, id string) error {
+	ended, err := s.beginWork()
+	if err != nil {
+		return fmt.Errorf("stack: %w", err)
+	}
+	defer ended()
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	s.mu.Lock()
@@ -451,9 +476,6 @@ func (s *Stack) registerFault(f Fault) (*fault, *child, error) {
 	if len(s.faults) >= maxFaults {
 		return nil, nil, fmt.Errorf("%w: there are %d faults, and no more are allowed", ErrConflict, len(s.faults))
 	}
-	if s.closing {
-		return nil, nil, fmt.Errorf("%w: the stack is being stopped", ErrConflict)
-	}
 	s.lastFault++
 	undo := k.undo
 	if strings.Contains(undo, "%s") {
@@ -541,6 +563,7 @@ type faultJSON struct {
 	Undo           string               `json:"undo,omitempty"`
 	Problem        string               `json:"problem,omitempty"`
 	Was            string               `json:"was,omitempty"`
+	Promoting      bool                 `json:"promoting,omitempty"`
 }
 
 func (f Fault) MarshalJSON() ([]byte, error) { return json.Marshal(f.json()) }
@@ -588,7 +611,7 @@ func (f *Fault) fromJSON(in faultJSON) error {
 func (f ActiveFault) MarshalJSON() ([]byte, error) {
 	out := f.Fault.json()
 	out.ID, out.Phase, out.Since, out.Until = f.ID, f.Phase, f.Since, f.Until
-	out.Undo, out.Problem, out.Was = f.Undo, f.Problem, f.Was
+	out.Undo, out.Problem, out.Was, out.Promoting = f.Undo, f.Problem, f.Was, f.Promoting
 	return json.Marshal(out)
 }
 
@@ -599,7 +622,7 @@ func (f *ActiveFault) UnmarshalJSON(data []byte) error {
 	}
 	*f = ActiveFault{
 		ID: in.ID, Phase: in.Phase, Since: in.Since, Until: in.Until,
-		Undo: in.Undo, Problem: in.Problem, Was: in.Was,
+		Undo: in.Undo, Problem: in.Problem, Was: in.Was, Promoting: in.Promoting,
 	}
 	return f.Fault.fromJSON(in)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"syscall"
 	"time"
 
@@ -244,6 +245,9 @@ func (s *Stack) resumeStream(ctx context.Context, c *child) error {
 		return err
 	}
 	defer c.busy.give()
+	if !s.runs(c) && s.holder(c) == nil { // an earlier try has stopped it, and could not start it
+		return s.startChild(ctx, c)
+	}
 	return s.mend(ctx, c)
 }
 
@@ -251,7 +255,7 @@ func (s *Stack) resumeStream(ctx context.Context, c *child) error {
 // WAL that it needs is gone or is not the primary's, is made anew. c.busy is held.
 func (s *Stack) mend(ctx context.Context, c *child) error {
 	primary := s.cluster.primary()
-	if s.cluster.role(c.service.Name) != "replica" || !s.answers(c) || !s.answers(s.child(primary.name)) {
+	if s.cluster.isCut(c.service.Name) || s.cluster.role(c.service.Name) != "replica" || !s.answers(c) || !s.answers(s.child(primary.name)) {
 		return nil
 	}
 	err := s.await(ctx, primary, c.service.Name+" streams",
@@ -264,6 +268,9 @@ func (s *Stack) mend(ctx context.Context, c *child) error {
 
 // rebuild makes a replica anew from a base backup of the primary. c.busy is held.
 func (s *Stack) rebuild(ctx context.Context, c *child, why string) error {
+	if err := s.cluster.mayClone(c.service.Name); err != nil {
+		return err
+	}
 	s.stopOrderly(ctx, c)
 	if err := s.cluster.discard(c.service.Name); err != nil {
 		return err
@@ -388,10 +395,13 @@ func (i *idleSessions) dropDead(ctx context.Context) {
 	i.open = alive
 }
 
+// end closes all at once: on a paused server each takes its time.
 func (i *idleSessions) end() {
+	var closing sync.WaitGroup
 	for _, conn := range i.open {
-		closeSoon(conn)
+		closing.Go(func() { closeSoon(conn) })
 	}
+	closing.Wait()
 	i.open = nil
 }
 

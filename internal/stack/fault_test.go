@@ -476,6 +476,7 @@ func TestRestoreDisk(t *testing.T) {
 		"while the server ran":      {"bound", "new"},
 		"while it was copied back":  {"half copied back", "new"},
 		"when it was copied back":   {"copied back", "new"},
+		"when it was written since": {"written since", "newer"},
 		"when it was unmounted":     {"unmounted", "new"},
 		"while the old was deleted": {"half deleted", "new"},
 	} {
@@ -521,6 +522,11 @@ func TestRestoreDisk(t *testing.T) {
 					must(copyTree(t.Context(), data, data+copiedSuffix))
 					must(os.Rename(data+copiedSuffix, data+restoredSuffix))
 				}},
+				{"written since", func() {
+					if test.upTo == "written since" {
+						write(filepath.Join(data, "file"), "newer")
+					}
+				}},
 				{"unmounted", func() { must(unmount(data)) }},
 				{"half deleted", func() { must(os.Remove(filepath.Join(data, "file"))) }},
 			}
@@ -553,11 +559,75 @@ func TestRestoreDisk(t *testing.T) {
 	}
 }
 
+// A promotion that PostgreSQL refuses leaves the primary as it was.
+func TestFailedPromotion(t *testing.T) {
+	t.Parallel()
+	s, _ := open(t, openDir(t), 2)
+	cut := addFault(t, s, Fault{Service: "replica-2", Kind: FaultStreamCut})
+	execute(t, s.DatabaseURL(), "CREATE TABLE note (text text)")
+	// pg_promote makes a file of this name.
+	obstacle := filepath.Join(s.cluster.dataDir("replica-1"), "promote")
+	if err := os.Mkdir(obstacle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.AddFault(t.Context(), Fault{Service: "replica-1", Kind: FaultPromote}); err == nil {
+		t.Fatal("it was promoted")
+	}
+	if faults := s.Faults(); len(faults) != 1 || find(t, s, "primary").State != Ready || find(t, s, "primary").Role != "primary" {
+		t.Errorf("faults are %+v, and the primary is %+v", faults, find(t, s, "primary"))
+	}
+	execute(t, s.DatabaseURL(), "INSERT INTO note VALUES ('still here')")
+	if err := os.Remove(obstacle); err != nil {
+		t.Fatal(err)
+	}
+
+	// One that works does not mend the stream that a fault has cut.
+	before := find(t, s, "replica-2").PID
+	addFault(t, s, Fault{Service: "replica-1", Kind: FaultPromote})
+	if query[bool](t, SuperuserURL(find(t, s, "replica-2").Addr), "SELECT to_regclass('note') IS NOT NULL") || find(t, s, "replica-2").PID != before {
+		t.Error("replica-2 was made anew in spite of its fault")
+	}
+	removeFault(t, s, cut.ID)
+	removeFault(t, s, s.Faults()[0].ID)
+	waitFor(t, "the row on replica-2", func() bool {
+		found, err := isTrue(t.Context(), s.cluster.server("replica-2"), "SELECT pg_is_in_recovery() AND EXISTS (SELECT FROM pg_stat_wal_receiver)")
+		return err == nil && found
+	})
+}
+
+// To wipe a directory its full disk needs not be restored.
+func TestWipeFullDisk(t *testing.T) {
+	t.Parallel()
+	if err := canLimitDisk(); err != nil {
+		t.Skip(err)
+	}
+	dir := openDir(t) // wipes again, and looks whether it is gone
+	lock, err := prepareDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(dir, "redis")
+	for _, path := range []string{data, data + limitedSuffix} {
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(mountLimited(data+limitedSuffix, 1<<20), bindMount(data+limitedSuffix, data), lock.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(faultsPath(dir), []byte("{ not JSON"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Wipe(dir); err != nil {
+		t.Error(err)
+	}
+}
+
 // Faults are written and read as they are.
 func TestFaultJSON(t *testing.T) {
 	t.Parallel()
 	want := ActiveFault{
-		ID: "7", Phase: FaultActive, Since: time.Unix(1, 0).UTC(), Until: time.Unix(2, 0).UTC(), Undo: "do", Problem: "none", Was: "primary",
+		ID: "7", Phase: FaultActive, Since: time.Unix(1, 0).UTC(), Until: time.Unix(2, 0).UTC(), Undo: "do", Problem: "none", Was: "primary", Promoting: true,
 		Fault: Fault{
 			Service: "redis", Kind: FaultLatency, Delay: 50 * time.Millisecond, Jitter: time.Microsecond,
 			BytesPerSecond: 9, Direction: faultproxy.ToServer, Sessions: 3, For: time.Minute,

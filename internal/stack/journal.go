@@ -77,8 +77,8 @@ func dataDirOf(dir, service string) string {
 // promoted has no standby.signal any more, and may have acknowledged writes since.
 func settlePromotion(dir string, f ActiveFault) error {
 	leader, err := readLeader(dir)
-	if err != nil || leader != f.Was {
-		return err // written down in time, or long ago
+	if err != nil || leader != f.Was || !f.Promoting {
+		return err // written down in time, or never begun
 	}
 	data := dataDirOf(dir, f.Service)
 	if !exists(filepath.Join(data, "PG_VERSION")) || exists(filepath.Join(data, standbySignal)) {

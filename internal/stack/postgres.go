@@ -319,6 +319,9 @@ func (c *cluster) usable(ctx context.Context, conn *pgx.Conn, replica, primary p
 }
 
 func (c *cluster) cloneReplica(ctx context.Context, conn *pgx.Conn, replica, primary pgServer) error {
+	if err := c.mayClone(replica.name); err != nil {
+		return err
+	}
 	// A new slot, that holds WAL from now on: the replica's first start may come
 	// long after its backup. Whoever still uses the old one is a walsender whose
 	// replica has ended.
@@ -344,6 +347,22 @@ func (c *cluster) cloneReplica(ctx context.Context, conn *pgx.Conn, replica, pri
 		}
 		return c.account.touch(filepath.Join(unfinished, standbySignal))
 	})
+}
+
+// isCut reports whether a fault wants a replica not to stream.
+func (c *cluster) isCut(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, cut := c.settings[name]["primary_conninfo"]
+	return cut
+}
+
+// mayClone refuses to replace a data directory that a full disk is mounted over.
+func (c *cluster) mayClone(name string) error {
+	if exists(c.dataDir(name) + limitedSuffix) {
+		return fmt.Errorf("%w: the data of %s cannot be made anew while its disk is full; remove that fault first", ErrConflict, name)
+	}
+	return nil
 }
 
 func createSlot(ctx context.Context, conn *pgx.Conn, replica string) error {
@@ -441,11 +460,8 @@ func (c *cluster) writeSettings(s pgServer) error {
 
 // waitStreaming waits until the primary, at the other end of conn, sends to the replica.
 func (c *cluster) waitStreaming(ctx context.Context, conn *pgx.Conn, replica pgServer, p *process) error {
-	c.mu.Lock()
-	_, cut := c.settings[replica.name]["primary_conninfo"]
-	c.mu.Unlock()
-	if cut {
-		return nil // a fault wants it not to
+	if c.isCut(replica.name) {
+		return nil
 	}
 	return await(ctx, p, 30*time.Second, func(ctx context.Context) error {
 		var streaming bool

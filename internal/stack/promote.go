@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // promote ends the primary as a crash would, and makes a replica the new one. The
@@ -49,6 +51,13 @@ func (s *Stack) promote(ctx context.Context, c *child, f *fault) error {
 	if s.runs(old) {
 		old.process.crash()
 	}
+	s.mu.Lock()
+	f.Promoting = true
+	err = s.writeFaultsLocked()
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	var promoted bool
 	if err := conn.QueryRow(ctx, "SELECT pg_promote(true, 60)").Scan(&promoted); err != nil {
 		return err
@@ -71,7 +80,7 @@ func (s *Stack) promote(ctx context.Context, c *child, f *fault) error {
 		return err
 	}
 	for _, other := range others {
-		if !s.runs(other) {
+		if !s.runs(other) || s.cluster.mayClone(other.service.Name) != nil {
 			continue // it learns of the new primary when it starts
 		}
 		if err := s.reload(other); err != nil {
@@ -101,12 +110,13 @@ func (s *Stack) undoPromotion(ctx context.Context, f *fault) error {
 	if err := s.replaceOldPrimary(ctx, old); err != nil {
 		return err
 	}
+	// At the same time: one after the other, some that drain for long take longer than
+	// anybody waits. An operator's failover does not spare them either.
+	var group errgroup.Group
 	for _, instance := range s.childrenOf("app") {
-		if err := s.restartInstance(ctx, instance); err != nil {
-			return err
-		}
+		group.Go(func() error { return s.restartInstance(ctx, instance) })
 	}
-	return nil
+	return group.Wait()
 }
 
 func (s *Stack) replaceOldPrimary(ctx context.Context, old *child) error {
@@ -184,5 +194,8 @@ func (s *Stack) tryRebuild(ctx context.Context, c *child, why string) {
 		service := c.service
 		s.mu.Unlock()
 		s.cfg.Notify(Event{Service: service, Err: fmt.Errorf("%s %s, and could not be made anew: %w", service.Name, why, err)})
+		if s.cfg.Restart && !s.runs(c) {
+			s.inBackground(func() { s.revive(c) })
+		}
 	}
 }

@@ -207,7 +207,8 @@ func Wipe(dir string) error {
 		return err
 	}
 	defer lock.Close()
-	if _, err := endLeftovers(dir); err != nil {
+	// What is about to be deleted needs not be restored, which may fail.
+	if err := discardFaults(dir); err != nil {
 		return err
 	}
 	for _, home := range postgresHomes(dir) {
@@ -278,6 +279,40 @@ func postgresHomes(dir string) []string {
 // endLeftovers ends the processes of a run that was killed. The directory's lock
 // is held, so whatever of it still runs is such a leftover.
 func endLeftovers(dir string) ([]string, error) {
+	ended, err := endProcesses(dir)
+	if err != nil {
+		return ended, err
+	}
+	if err := undoOffline(dir); err != nil {
+		return ended, err
+	}
+	if err := os.Remove(statePath(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return ended, err
+	}
+	return ended, nil
+}
+
+// discardFaults ends the processes, and takes away what faults have mounted over data
+// that is about to be deleted.
+func discardFaults(dir string) error {
+	if _, err := endProcesses(dir); err != nil {
+		return err
+	}
+	for _, place := range append(postgresHomes(dir), dir) {
+		limited, err := filepath.Glob(filepath.Join(place, "*"+limitedSuffix))
+		if err != nil {
+			return err
+		}
+		for _, path := range limited {
+			if err := discardDisk(strings.TrimSuffix(path, limitedSuffix)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func endProcesses(dir string) ([]string, error) {
 	var state RunState
 	if data, err := os.ReadFile(statePath(dir)); err == nil {
 		_ = json.Unmarshal(data, &state) // half a state is as good as none
@@ -314,12 +349,6 @@ func endLeftovers(dir string) ([]string, error) {
 		if time.Now().After(limit) {
 			return ended, fmt.Errorf("stack: processes of an earlier run do not end: %v", pids)
 		}
-	}
-	if err := undoOffline(dir); err != nil {
-		return ended, err
-	}
-	if err := os.Remove(statePath(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return ended, err
 	}
 	return ended, nil
 }
