@@ -13,12 +13,12 @@ func OnTimer(c Config) Config {
 
 // Stalled makes the dispatcher sleep for a while at a time of the run.
 func Stalled(c Config, at, length time.Duration) Config {
-	begin, wait := time.Now().Add(at), newWaiter()
+	begin := time.Now().Add(at)
 	c.wait = func(ctx context.Context, until time.Time) bool {
 		if until.After(begin) && time.Since(begin) < length {
 			until = begin.Add(length)
 		}
-		return wait(ctx, until)
+		return timerWait(ctx, until)
 	}
 	return c
 }

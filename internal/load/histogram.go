@@ -86,14 +86,6 @@ func (h Histogram) Above(d time.Duration) int64 {
 	return n
 }
 
-// clone is a copy with memory of its own.
-func (h Histogram) clone() Histogram {
-	if h.hdr == nil {
-		return Histogram{}
-	}
-	return Histogram{hdr: h.hdr.Clone()}
-}
-
 // summary is the JSON form: figures for people and other programs, and the histogram
 // itself, in HdrHistogram's compressed form, to merge.
 type summary struct {

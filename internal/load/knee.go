@@ -25,8 +25,9 @@ const (
 	DefaultSettle = time.Second
 
 	// holdArrivals makes a probe long enough to tell rates 3 % either side of the knee
-	// apart. There, a queue takes about 1/(1-ρ)², 1100 services, to reach its level, and
-	// an overload grows by 3 % of the arrivals, 180, where chance makes 35.
+	// apart, for the default width. There, a queue takes about 1/(1-ρ)², 1100 services,
+	// to reach its level, and an overload grows by 3 % of the arrivals, 180, where chance
+	// makes 35. It goes with the inverse square of the width.
 	holdArrivals     = 6000
 	minHold, maxHold = 5 * time.Second, 2 * time.Minute
 
@@ -34,10 +35,10 @@ const (
 	growth = 1.5
 	coarse = 4
 
-	// tolerance is the share of the arrivals by which the backlog may grow in a probe
-	// that counts as sustained: half of what it grows by at the upper end of an interval
-	// of the default width. Coarse steps are shorter and see more chance.
-	tolerance       = 0.015
+	// tolerance is the part of the width by which, as a share of the arrivals, the
+	// backlog may grow in a probe that counts as sustained: half of what it grows by at
+	// the upper end. Coarse steps are shorter and see more chance.
+	tolerance       = 0.25
 	coarseTolerance = 0.04
 
 	// warmShare is the part of a probe that is not measured, in which queues fill.
@@ -61,8 +62,8 @@ type KneeConfig struct {
 	// Width is the widest interval to end with, as a share of its lower end; from 0.02.
 	// Half of it costs four times the time, since chance falls with the root of that.
 	Width float64
-	// Hold is the measured part of a probe. Default: as long as 6000 arrivals take,
-	// within 5 s and 2 min. It must be long against a journey: one that thinks for a
+	// Hold is the measured part of a probe. Default: as long as 6000 arrivals take
+	// (at the default width), within 5 s and 2 min. It must be long against a journey: one that thinks for a
 	// minute looks like a backlog for its first minute.
 	Hold time.Duration
 	// Settle is the pause after each probe, beside its drain, in which the server
@@ -184,7 +185,7 @@ func (c KneeConfig) Validate() error {
 // at most Width wide and each end has been confirmed by a second probe.
 //
 // A rate is sustained when journeys end as fast as they arrive: of the arrivals of the
-// probe, whose number is known, all but 1.5 % were made up for by good ends within it,
+// probe, whose number is known, all but 1.5 % (a quarter of the width) were made up for by good ends within it,
 // the backlog's slope is below the same share of the rate, and the SLO, if given, is
 // met. Probes at the ends are 2.8 % from the capacity seen in overload: nearer, chance
 // decides, so the interval's middle is the best guess of the knee.
@@ -397,11 +398,12 @@ func (s *search) probe(ctx context.Context, rate float64, short bool) (Probe, er
 func (s *search) measure(ctx context.Context, rate float64, short bool) (Probe, *Report, error) {
 	hold := s.cfg.Hold
 	if hold == 0 {
-		hold = min(max(time.Duration(holdArrivals/rate*float64(time.Second)), minHold), maxHold)
+		arrivals := holdArrivals * math.Pow(DefaultWidth/s.cfg.Width, 2)
+		hold = min(max(time.Duration(arrivals/rate*float64(time.Second)), minHold), maxHold)
 	}
-	allowed := tolerance
+	allowed := tolerance * s.cfg.Width
 	if short {
-		hold, allowed = hold/coarse, coarseTolerance
+		hold, allowed = hold/coarse, max(allowed, coarseTolerance)
 	}
 	warmup := time.Duration(warmShare * float64(hold))
 	cfg := s.cfg.Config

@@ -34,32 +34,34 @@ func (s *slots) inMemory(ctx context.Context, u *load.User) error {
 // interval must hold it.
 func TestKneeInVirtualTime(t *testing.T) {
 	t.Parallel()
+	seeds := uint64(1)
+	if os.Getenv("LOADLINE_SLOW") != "" {
+		seeds = 10
+	}
 	for _, c := range []struct {
 		places int
 		sleep  time.Duration
 		start  float64
+		width  float64
 	}{
-		{10, 20 * time.Millisecond, 250}, // 500/s
-		{1, 10 * time.Millisecond, 300},  // 100/s: the search begins above the knee
+		{10, 20 * time.Millisecond, 250, 0},   // 500/s, and the default width of 6 %
+		{1, 10 * time.Millisecond, 300, 0.12}, // 100/s: the search begins above the knee
+		{40, 200 * time.Millisecond, 0, 0.12}, // 200/s
 	} {
-		seeds := uint64(1)
-		if os.Getenv("LOADLINE_SLOW") != "" {
-			seeds = 10
-		}
 		for seed := range seeds {
 			t.Run(fmt.Sprintf("%dx%v/%d", c.places, c.sleep, seed), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := newSlots(c.places, c.sleep)
 					start := time.Now()
 					knee, err := load.FindKnee(t.Context(), load.KneeConfig{
-						Config: load.OnTimer(load.Config{Seed: seed * 1000, Journeys: []load.Weighted{{Run: s.inMemory}}}), Start: c.start,
+						Config: load.OnTimer(load.Config{Seed: seed * 1000, Journeys: []load.Weighted{{Run: s.inMemory}}}), Start: c.start, Width: c.width,
 					})
 					printKnee(t, knee)
 					if err != nil {
 						t.Fatal(err)
 					}
 					want := float64(c.places) / c.sleep.Seconds()
-					if knee.Low >= want || knee.High <= want || knee.Width() > 0.06 {
+					if knee.Low >= want || knee.High <= want || knee.Width() > max(c.width, 0.06) {
 						t.Errorf("the interval from %.1f to %.1f (%.1f %% wide), the knee is %.1f", knee.Low, knee.High, 100*knee.Width(), want)
 					}
 					t.Logf("%v of virtual time", time.Since(start).Round(time.Second))
@@ -133,7 +135,7 @@ func TestKneeSurvivesOneStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSlots(10, 20*time.Millisecond)
 		begin := time.Now()
-		const from, to = 18 * time.Second, 20 * time.Second // in the first probe of the lower end
+		const from, to = 10 * time.Second, 12 * time.Second // in the first probe of the lower end
 		var stalled atomic.Bool
 		knee, err := load.FindKnee(t.Context(), load.KneeConfig{
 			Config: load.OnTimer(load.Config{Journeys: []load.Weighted{{Run: func(ctx context.Context, u *load.User) error {
@@ -145,7 +147,7 @@ func TestKneeSurvivesOneStall(t *testing.T) {
 					return s.hold(ctx)
 				})
 			}}}}),
-			Start: 400,
+			Start: 400, Width: 0.12,
 		})
 		printKnee(t, knee)
 		bad := false

@@ -22,11 +22,12 @@ func (r *run) report(interrupted, abandoned bool) *Report {
 	for i, step := range r.schedule.steps {
 		out.Steps[i] = StepReport{
 			Title: step.title(), Rate: step.Rate, EndRate: step.EndRate, Measured: step.Duration - step.Warmup,
-			Routes: r.rec.report(i),
+			Routes: r.rec.take(i),
 		}
 		s := &out.Steps[i]
 		r.sends[i].mu.Lock()
-		s.Lag, s.Late = r.sends[i].lag.clone(), r.sends[i].late
+		s.Lag, s.Late = r.sends[i].lag, r.sends[i].late
+		r.sends[i].lag = Histogram{} // as in take
 		r.sends[i].mu.Unlock()
 		if len(r.marks) > 2*i+1 {
 			s.CPU, s.MachineCPU = r.marks[2*i].until(r.marks[2*i+1])

@@ -100,28 +100,23 @@ func (r *recorder) record(step int, name string, warm bool, t timing, failure st
 	}
 }
 
-// report copies what a step has, by route.
-func (r *recorder) report(step int) []RouteReport {
+// take gives what a step has, by route. What an abandoned journey records afterwards
+// goes nowhere.
+func (r *recorder) take(step int) []RouteReport {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []RouteReport
 	for _, name := range slices.Sorted(maps.Keys(r.steps[step])) {
 		s := r.steps[step][name]
 		s.mu.Lock()
-		out = append(out, RouteReport{
-			Route:    name,
-			Errors:   s.report.Errors,
-			Failures: maps.Clone(s.report.Failures),
-			Response: s.report.Response.clone(),
-			Service:  s.report.Service.clone(),
-			Lag:      s.report.Lag.clone(),
-			Queue:    s.report.Queue.clone(),
-		})
+		report := s.report
+		s.report = RouteReport{Route: name}
 		s.mu.Unlock()
 		known := r.routes[name]
 		known.mu.Lock()
-		out[len(out)-1].Fastest = known.fastest
+		report.Fastest = known.fastest
 		known.mu.Unlock()
+		out = append(out, report)
 	}
 	return out
 }

@@ -173,7 +173,8 @@ func Merge(first *Report, others ...*Report) (*Report, error) {
 
 func (s *StepReport) copied() StepReport {
 	out := *s
-	out.Void, out.Lag, out.Routes = slices.Clone(s.Void), s.Lag.clone(), nil
+	out.Void, out.Lag, out.Routes = slices.Clone(s.Void), Histogram{}, nil
+	out.Lag.Merge(s.Lag)
 	for _, route := range s.Routes {
 		fresh := RouteReport{Route: route.Route}
 		fresh.merge(route)

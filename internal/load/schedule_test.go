@@ -120,7 +120,7 @@ func TestPoissonGaps(t *testing.T) {
 		for seed := range uint64(5) {
 			const rate = 200.0
 			x := gaps(t, schedule(t, load.Config{
-				Steps: []load.Step{{Rate: rate, Duration: 100 * time.Second}}, Seed: seed, Arrivals: kind,
+				Steps: []load.Step{{Rate: rate, Duration: 50 * time.Second}}, Seed: seed, Arrivals: kind,
 				Journeys: []load.Weighted{{Run: nothing}},
 			}))
 			n := float64(len(x))

@@ -89,3 +89,8 @@ func run(t testing.TB, cfg load.Config) *load.Report {
 	}
 	return report
 }
+
+// virtual is lenient for a bubble of synctest, which holds no connections.
+func virtual(journey load.Journey, steps ...load.Step) load.Config {
+	return load.OnTimer(lenient("", journey, steps...))
+}
