@@ -44,7 +44,7 @@ func TestFaultCommand(t *testing.T) {
 
 	run("No faults", "fault", "list")
 	run("No faults", "fault", "clear")
-	run("redis latency --delay 50ms --for 30s", "fault", "add", "redis", "latency", "--delay", "50ms", "--for", "30s")
+	run("redis latency --delay 50ms --for 10m0s", "fault", "add", "redis", "latency", "--delay", "50ms", "--for", "10m")
 	run("to undo it", "fault", "add", "replica-1", "lag", "--delay", "5s")
 	run("bandwidth --rate 64000", "fault", "add", "app-1", "bandwidth", "--rate", "64kB")
 	run("Done: nats restart", "fault", "add", "nats", "restart")
@@ -57,7 +57,7 @@ func TestFaultCommand(t *testing.T) {
 	refuse("has latency already", "fault", "add", "redis", "latency", "--delay", "1s")
 	refuse("no fault has the id 77", "fault", "clear", "77")
 
-	if out := run("recovery_min_apply_delay", "fault", "list"); !strings.Contains(out, "in 2") || !strings.Contains(out, "when cleared") {
+	if out := run("recovery_min_apply_delay", "fault", "list"); !strings.Contains(out, "in 9m") || !strings.Contains(out, "when cleared") {
 		t.Errorf("the list does not say when they end:\n%s", out)
 	}
 	var listed []stack.ActiveFault

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -207,13 +208,67 @@ func sizeOf(dir string) (int64, error) {
 	return size, err
 }
 
-// copyTree copies what is in a directory, with owners and modes, into another.
+// copyTree copies what is in a directory, with owners and modes, into another. It is no
+// program of its own: one would go on when we are killed, and meet the next start.
 func copyTree(ctx context.Context, from, to string) error {
-	out, err := exec.CommandContext(ctx, "cp", "-a", from+"/.", to).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("copy %s: %w%s", from, err, indent(string(out)))
+	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		relative, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		return copyEntry(path, filepath.Join(to, relative), info)
+	})
+}
+
+func copyEntry(from, to string, info fs.FileInfo) error {
+	switch {
+	case info.IsDir():
+		if err := os.MkdirAll(to, 0o700); err != nil {
+			return err
+		}
+	case info.Mode().IsRegular():
+		if err := copyFile(from, to); err != nil {
+			return err
+		}
+	case info.Mode().Type() == fs.ModeSymlink: // of a tablespace
+		target, err := os.Readlink(from)
+		if err != nil {
+			return err
+		}
+		return os.Symlink(target, to)
+	default:
+		return nil // a socket, which the server makes anew
 	}
-	return nil
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		if err := os.Lchown(to, int(stat.Uid), int(stat.Gid)); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(to, info.Mode().Perm())
+}
+
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
 }
 
 func syncDisk(dir string) error {
