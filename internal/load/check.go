@@ -18,9 +18,6 @@ func (c Config) selfCheck(s *StepReport) []string {
 	case s.Planned == 0:
 		because("no arrival was planned: the step is too short for its rate")
 		return void
-	case s.Sent+s.Dropped == 0:
-		because("nothing was sent")
-		return void
 	case all.Response.Count() == 0:
 		because("the journeys made no request")
 	}
