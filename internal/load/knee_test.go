@@ -212,10 +212,13 @@ func TestKneeOfRealServer(t *testing.T) {
 	search := load.KneeConfig{
 		Config: cfg, Start: 150, Retries: 5,
 		OnProbe: func(p load.Probe, r *load.Report) {
-			near = append(near, seen{p.Rate, s.capacity()})
+			capacity := s.capacity()
 			s.reset()
+			if p.Verdict != load.VoidProbe {
+				near = append(near, seen{p.Rate, capacity})
+			}
 			t.Logf("%.1f/s %s, %d of %d, slope %+.2f/s, capacity by measured hold %.1f/s, lag p99 %v, cpu %.0f %% %s",
-				p.Rate, p.Verdict, p.Ended, p.Planned, p.BacklogSlope, near[len(near)-1].capacity,
+				p.Rate, p.Verdict, p.Ended, p.Planned, p.BacklogSlope, capacity,
 				r.Steps[0].Lag.Quantile(0.99), 100*r.Steps[0].CPU, strings.Join(p.Reasons, "; "))
 		},
 	}
@@ -232,15 +235,15 @@ func TestKneeOfRealServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	capacity, n := 0.0, 0.0
+	mean, n := 0.0, 0.0
 	for _, x := range near {
 		if x.rate == knee.Low || x.rate == knee.High {
-			capacity, n = capacity+x.capacity, n+1
+			mean, n = mean+x.capacity, n+1
 		}
 	}
-	capacity /= n
-	t.Logf("capacity by the measured hold time %.1f/s, interval %.1f to %.1f, %.1f %% wide", capacity, knee.Low, knee.High, 100*knee.Width())
-	if knee.Width() > 0.06 || capacity < knee.Low || capacity > knee.High {
-		t.Errorf("%.1f/s is not within %.1f and %.1f, or that is too wide", capacity, knee.Low, knee.High)
+	mean /= n
+	t.Logf("capacity by the measured hold time %.1f/s, interval %.1f to %.1f, %.1f %% wide", mean, knee.Low, knee.High, 100*knee.Width())
+	if knee.Width() > 0.06 || mean < knee.Low || mean > knee.High {
+		t.Errorf("%.1f/s is not within %.1f and %.1f, or that is too wide", mean, knee.Low, knee.High)
 	}
 }
