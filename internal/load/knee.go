@@ -223,12 +223,32 @@ type search struct {
 
 // tally counts the verdicts on one rate.
 type tally struct {
-	rate      float64
-	good, bad int
+	rate           float64
+	good, bad      int
+	planned, ended int64 // of all its probes
 }
 
 func (t tally) settled() bool {
 	return max(t.good-t.bad, t.bad-t.good) >= agreed || t.good+t.bad > agreed
+}
+
+// verdict is that of most probes of a rate, and empty where they contradict each other.
+//
+// A rate just above the capacity may stay within the tolerance in each of them. It is
+// not sustained when it exceeds what the server was seen to do in an overload, and
+// its probes together fall short by a third of the tolerance. The second condition is
+// for servers that do less in an overload than at their best.
+func (s *search) verdict(t tally) Verdict {
+	short := float64(t.planned - t.ended)
+	switch {
+	case t.bad > t.good:
+		return NotSustained
+	case s.capacity > 0 && t.rate > s.capacity && short > tolerance*s.cfg.Width/3*float64(t.planned):
+		return NotSustained
+	case t.good > t.bad:
+		return Sustained
+	}
+	return ""
 }
 
 func (s *search) find(ctx context.Context) (low, high float64, err error) {
@@ -282,11 +302,10 @@ func (s *search) approach(ctx context.Context) error {
 // is, each by the majority of its probes; a rate of 0 where there is none.
 func (s *search) bracket() (low, high tally) {
 	for _, t := range s.rates { // ascending
-		if t.bad > t.good {
-			high = t
-			break
-		}
-		if t.good > t.bad {
+		switch s.verdict(t) {
+		case NotSustained:
+			return low, t
+		case Sustained:
 			low = t
 		}
 	}
@@ -296,8 +315,8 @@ func (s *search) bracket() (low, high tally) {
 // open is the rate to try next, 0 when the search is done.
 func (s *search) open() float64 {
 	for _, t := range s.rates {
-		if t.good == t.bad {
-			return t.rate // two probes that contradict each other
+		if s.verdict(t) == "" {
+			return t.rate
 		}
 	}
 	low, high := s.bracket()
@@ -341,7 +360,7 @@ func (s *search) propose(low, high float64) float64 {
 // highest is the highest rate that most of its probes have sustained.
 func (s *search) highest() float64 {
 	for _, t := range slices.Backward(s.rates) {
-		if t.good > t.bad {
+		if s.verdict(t) == Sustained {
 			return t.rate
 		}
 	}
@@ -357,6 +376,8 @@ func (s *search) fine(ctx context.Context, rate float64) error {
 	if !found {
 		s.rates = slices.Insert(s.rates, i, tally{rate: rate})
 	}
+	s.rates[i].planned += p.Planned
+	s.rates[i].ended += p.Ended
 	if p.Verdict == Sustained {
 		s.rates[i].good++
 	} else {

@@ -37,7 +37,7 @@ func TestKneeInVirtualTime(t *testing.T) {
 	t.Parallel()
 	seeds := uint64(1)
 	if os.Getenv("LOADLINE_SLOW") != "" {
-		seeds = 10
+		seeds = 30
 	}
 	for _, c := range []struct {
 		places int
