@@ -88,8 +88,8 @@ func TestStarvedOfConnectionsIsVoid(t *testing.T) {
 	cfg.MaxConns = 100
 	honest(t, cfg)
 
-	overloaded := lenient(serve(t, newSlots(3, 20*time.Millisecond)), get, load.Step{Rate: 600, Duration: 300 * time.Millisecond})
-	overloaded.MaxConns = 12
+	overloaded := lenient(serve(t, newSlots(5, 50*time.Millisecond)), get, step)
+	overloaded.MaxConns = 20
 	if report := run(t, overloaded); report.Outcome == load.Void {
 		t.Errorf("the server is the limit, and the run %s: %s", report.Outcome, reasons(report))
 	}
