@@ -57,6 +57,15 @@ var forbidden = map[string]map[string]string{
 		"github.com/goccy/go-yaml":  "it is what keeps packages apart from the file's format",
 		module + "/internal/config": "it is what keeps packages apart from the file's format",
 	},
+	"/internal/load": {
+		"testing":                     "it would be linked into the command",
+		module + "/internal/stack":    "it loads what others start",
+		module + "/cmd":               "commands are imported by nobody",
+		module + "/examples":          "examples are imported by nobody",
+		"github.com/alecthomas/kong":  "flags are the command's",
+		"github.com/jackc/pgx/v5":     "it knows HTTP and functions alone",
+		"github.com/pressly/goose/v3": "it knows HTTP and functions alone",
+	},
 	"/cmd/loadline": {
 		"testing":            "it would be linked into the command",
 		module + "/examples": "the command runs any application",

@@ -28,13 +28,18 @@ func configure(parsed *kong.Context, path string) error {
 		given[element.Flag] = true
 	}
 	var flags []*kong.Flag
+	missing := false
 	for _, flag := range parsed.Flags() {
 		if flag.Tag.Has(keyTag) {
 			flags = append(flags, flag)
+			missing = missing || !given[flag]
 		}
 	}
-	if len(flags) == 0 {
-		return nil // it has no use for the configuration, or reads it by itself
+	// Without such a flag it has no use for the configuration, or reads it by itself.
+	// With all of them a file that is broken does not keep anyone from stopping what
+	// runs; up alone takes from it what has no flag.
+	if !missing && parsed.Command() != "up" {
+		return nil
 	}
 	s := defaultSettings()
 	values, err := s.load(path)

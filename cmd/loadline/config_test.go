@@ -60,6 +60,24 @@ func TestFlagsHaveKeys(t *testing.T) {
 	}
 }
 
+// A file that is broken does not keep anyone from stopping what runs.
+func TestBrokenFileStopsNoOther(t *testing.T) {
+	t.Parallel()
+	path := configFile(t, "stack: {replicas: many}\n")
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"down"}, "stack.replicas"},
+		{[]string{"down", "--data", t.TempDir()}, "Nothing runs in"},
+	} {
+		out, _ := loadline(t.Context(), append(test.args, "--config", path)...).CombinedOutput()
+		if !strings.Contains(string(out), test.want) {
+			t.Errorf("%v: want %q, got:\n%s", test.args, test.want, out)
+		}
+	}
+}
+
 func TestConfigCommand(t *testing.T) {
 	t.Parallel()
 	path := configFile(t, `
