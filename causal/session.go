@@ -1,0 +1,80 @@
+package causal
+
+import (
+	"context"
+	"sync/atomic"
+)
+
+// Session collects what a client has seen during one request, or a program during
+// one piece of work. Its methods may be called by several goroutines.
+type Session struct {
+	token   atomic.Pointer[Token]
+	changed atomic.Bool
+}
+
+// NewSession returns a session that has seen what the token says.
+func NewSession(t Token) *Session {
+	s := new(Session)
+	s.token.Store(&t)
+	return s
+}
+
+// Token returns what has been seen.
+func (s *Session) Token() Token { return *s.token.Load() }
+
+// Mark is [Token.Mark] of the session's token, and whether that is incomplete.
+func (s *Session) Mark(system uint64) (m Mark, ok, incomplete bool) {
+	t := s.token.Load()
+	m, ok = t.Mark(system)
+	return m, ok, t.incomplete
+}
+
+// Add notes that m has been seen.
+func (s *Session) Add(m Mark) { s.update(func(t Token) Token { return t.Add(m) }) }
+
+// Merge notes that all that the token says has been seen.
+func (s *Session) Merge(u Token) { s.update(func(t Token) Token { return t.Merge(u) }) }
+
+// Forget drops the mark of m's log if it has stayed as it was; see [Token.Without].
+func (s *Session) Forget(m Mark) {
+	s.update(func(t Token) Token {
+		for have := range t.Marks() {
+			if have == m {
+				return t.Without(m)
+			}
+		}
+		return t
+	})
+}
+
+// Changed reports whether the token is another than that which the session began
+// with: then the client must be told.
+func (s *Session) Changed() bool { return s.changed.Load() }
+
+func (s *Session) update(change func(Token) Token) {
+	for {
+		old := s.token.Load()
+		next := change(*old)
+		if next.Equal(*old) {
+			return
+		}
+		// First, so that who sees the token sees that it has changed.
+		s.changed.Store(true)
+		if s.token.CompareAndSwap(old, &next) {
+			return
+		}
+	}
+}
+
+type sessionKey struct{}
+
+// WithSession returns a context that carries the session.
+func WithSession(ctx context.Context, s *Session) context.Context {
+	return context.WithValue(ctx, sessionKey{}, s)
+}
+
+// FromContext returns the context's session, or nil.
+func FromContext(ctx context.Context) *Session {
+	s, _ := ctx.Value(sessionKey{}).(*Session)
+	return s
+}
