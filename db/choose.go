@@ -1,0 +1,306 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/loadlinehq/loadline/causal"
+)
+
+// need is what a server must have to answer a read.
+type need struct {
+	primary bool
+	// timeline is that of target; a server on another cannot be compared with it.
+	timeline uint32
+	target   causal.LSN
+	ahead    bool // the session has seen a timeline that we have not
+	why      string
+}
+
+// lease is a connection to a chosen server, with what must be given back.
+type lease struct {
+	node     *node
+	conn     *pgxpool.Conn
+	timeline uint32
+	fallback *gate
+}
+
+func (l *lease) release() {
+	if l.conn == nil {
+		return
+	}
+	l.node.release(l.conn)
+	l.conn = nil
+	if l.fallback != nil {
+		l.fallback.leave()
+	}
+}
+
+// needOf is what the options and the context's session ask for.
+func (r *Router) needOf(ctx context.Context, c *cluster, o *readOptions) need {
+	n := need{timeline: c.timeline}
+	switch o.policy {
+	case strong:
+		return need{primary: true, why: "strong"}
+	case anyNode:
+		return n
+	case bounded:
+		r.mu.Lock()
+		target, ok := r.samples.upTo(time.Now().Add(-o.maxStale))
+		r.mu.Unlock()
+		if !ok {
+			return need{primary: true, why: "no position is that new"}
+		}
+		n.target = target
+		return n
+	}
+	s := causal.FromContext(ctx)
+	if s == nil {
+		return need{primary: true, why: "no session"}
+	}
+	t := s.Token()
+	for m := range t.Marks() {
+		if m.System == c.system && m.Timeline < c.timeline {
+			r.settle(s, c)
+			break
+		}
+	}
+	m, ok, incomplete := s.Mark(c.system)
+	if incomplete {
+		return need{primary: true, why: "what the session has seen is not known"}
+	}
+	if ok {
+		n.target = m.LSN
+		n.ahead = m.Timeline > c.timeline
+	}
+	return n
+}
+
+// pick is the least busy replica that has what is needed, or nil. It allocates nothing.
+func (r *Router) pick(c *cluster, n *need, tried uint64) *node {
+	if n.ahead {
+		return nil
+	}
+	var best *node
+	var least int
+	count := uint32(len(c.replicas))
+	start := r.turn.Add(1)
+	for i := range count {
+		at := (start + i) % count
+		candidate := c.replicas[at]
+		if tried&(1<<candidate.index) != 0 {
+			continue
+		}
+		s := candidate.state.Load()
+		if s.err != nil || s.primary || s.timeline != n.timeline || s.lsn < n.target || candidate.lags(r.config.LagLimit) {
+			continue
+		}
+		if load := candidate.load(); best == nil || load < least {
+			best, least = candidate, load
+		}
+	}
+	return best
+}
+
+func (n *node) lags(limit time.Duration) bool {
+	return limit >= 0 && n.lag.Load() > int64(limit)
+}
+
+// behind reports whether a replica may come to have what is needed.
+func (r *Router) behind(c *cluster, n *need, tried uint64) bool {
+	found := false
+	for _, candidate := range c.replicas {
+		s := candidate.state.Load()
+		if tried&(1<<candidate.index) == 0 && s.err == nil && !s.primary && s.timeline == n.timeline && !candidate.lags(r.config.LagLimit) {
+			candidate.suspect()
+			found = true
+		}
+	}
+	return found
+}
+
+// forRead returns a connection to a server that may answer. Tried are those that have
+// failed already.
+func (r *Router) forRead(ctx context.Context, o *readOptions, tried *uint64) (lease, error) {
+	wait := o.wait
+	if wait == 0 {
+		wait = r.config.Wait
+	}
+	var timer *time.Timer
+	defer func() {
+		if timer != nil {
+			timer.Stop()
+		}
+	}()
+	for {
+		if r.closed.Load() {
+			return lease{}, ErrClosed
+		}
+		news := *r.news.Load() // before what it is about
+		c := r.cluster.Load()
+		n := r.needOf(ctx, c, o)
+		if n.primary || len(c.replicas) == 0 && !n.ahead || !r.watched() {
+			return r.onPrimary(ctx, false)
+		}
+		if node := r.pick(c, &n, *tried); node != nil {
+			conn, err := node.acquire(ctx)
+			switch {
+			case err == nil && node.proven(conn.Conn(), n.timeline, n.target):
+				return lease{node: node, conn: conn, timeline: n.timeline}, nil
+			case err == nil: // the server was restarted since it was asked
+				node.release(conn)
+			case ctx.Err() != nil || errors.Is(err, ErrPoolSaturated):
+				return lease{}, err
+			default:
+				*tried |= 1 << node.index
+				continue
+			}
+		}
+		expired := wait <= 0
+		if !expired && (r.behind(c, &n, *tried) || n.ahead) {
+			if n.ahead {
+				r.askAll()
+			}
+			if timer == nil {
+				timer = time.NewTimer(wait)
+			}
+			select {
+			case <-news:
+				continue
+			case <-ctx.Done():
+				return lease{}, context.Cause(ctx)
+			case <-timer.C:
+			}
+		}
+		if n.ahead {
+			return lease{}, because(ErrNoEligibleNode, nil, "the session has seen a newer timeline than any server here (%d)", c.timeline)
+		}
+		return r.onPrimary(ctx, true)
+	}
+}
+
+// onPrimary returns a connection to the primary, for a read.
+func (r *Router) onPrimary(ctx context.Context, fallback bool) (lease, error) {
+	c := r.cluster.Load()
+	if c.primary == nil {
+		return lease{}, because(ErrNoEligibleNode, nil, "no replica is past what the session has seen, and no server is the primary of timeline %d", c.timeline)
+	}
+	l := lease{node: c.primary, timeline: c.timeline}
+	if fallback {
+		if err := r.fallback.enter(ctx, c.primary.limits.QueueWait); err != nil {
+			return lease{}, err
+		}
+		l.fallback = r.fallback
+	}
+	conn, err := c.primary.acquire(ctx)
+	if err == nil && !c.primary.primaryOf(conn.Conn(), c.timeline) {
+		c.primary.release(conn)
+		c.primary.suspect()
+		err = because(ErrNoEligibleNode, nil, "%s is no longer the primary of timeline %d", c.primary.name, c.timeline)
+	}
+	if err != nil {
+		if l.fallback != nil {
+			l.fallback.leave()
+		}
+		if ctx.Err() == nil && !errors.Is(err, ErrPoolSaturated) && !errors.Is(err, ErrNoEligibleNode) {
+			err = because(ErrNoEligibleNode, err, "no replica is eligible, and the primary %s cannot be reached", c.primary.name)
+		}
+		return lease{}, err
+	}
+	l.conn = conn
+	return l, nil
+}
+
+// primaryOf reports whether the connection's server is the primary of a timeline. A
+// primary stays on its timeline until it stops.
+func (n *node) primaryOf(conn *pgx.Conn, timeline uint32) bool {
+	info := infoOf(conn)
+	if info.state.primary {
+		return info.state.timeline == timeline
+	}
+	s := n.state.Load() // promoted since?
+	return s.err == nil && s.primary && s.timeline == timeline && !s.at.Before(info.since)
+}
+
+// forWrite returns a connection to the primary. It waits, bounded, for a failover.
+func (r *Router) forWrite(ctx context.Context) (lease, error) {
+	var timer *time.Timer
+	defer func() {
+		if timer != nil {
+			timer.Stop()
+		}
+	}()
+	for {
+		if r.closed.Load() {
+			return lease{}, ErrClosed
+		}
+		news := *r.news.Load()
+		c := r.cluster.Load()
+		err := r.mayWrite(ctx, c)
+		if err == nil {
+			var conn *pgxpool.Conn
+			if conn, err = c.primary.acquire(ctx); err == nil {
+				if c.primary.primaryOf(conn.Conn(), c.timeline) {
+					return lease{node: c.primary, conn: conn, timeline: c.timeline}, nil
+				}
+				c.primary.release(conn)
+				err = because(ErrNoEligibleNode, nil, "%s is no longer the primary of timeline %d", c.primary.name, c.timeline)
+			}
+			if ctx.Err() != nil || errors.Is(err, ErrPoolSaturated) {
+				return lease{}, err
+			}
+			if !errors.Is(err, ErrNoEligibleNode) {
+				err = because(ErrNoEligibleNode, err, "the primary %s cannot be reached", c.primary.name)
+			}
+		}
+		if !r.running.Load() {
+			return lease{}, err
+		}
+		r.askAll()
+		if timer == nil {
+			timer = time.NewTimer(r.config.PrimaryPool.QueueWait)
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return lease{}, context.Cause(ctx)
+		case <-timer.C:
+			return lease{}, err
+		}
+	}
+}
+
+// mayWrite keeps a session that has seen a newer timeline from an old primary, which
+// would take the write and lose it.
+func (r *Router) mayWrite(ctx context.Context, c *cluster) error {
+	if c.primary == nil {
+		return because(ErrNoEligibleNode, nil, "no server is the primary of timeline %d", c.timeline)
+	}
+	if s := causal.FromContext(ctx); s != nil {
+		if m, ok, _ := s.Mark(c.system); ok && m.Timeline > c.timeline {
+			return because(ErrNoEligibleNode, nil, "the session has seen timeline %d, and %s is on %d", m.Timeline, c.primary.name, c.timeline)
+		}
+	}
+	return nil
+}
+
+func (r *Router) askAll() {
+	for _, n := range r.nodes {
+		n.suspect()
+	}
+}
+
+// watched reports whether Run runs: without it what is known of replicas is old.
+func (r *Router) watched() bool {
+	if r.running.Load() {
+		return true
+	}
+	if !r.warned.Swap(true) {
+		r.log.Warn("db: Router.Run is not running, so all reads go to the primary")
+	}
+	return false
+}

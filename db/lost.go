@@ -1,0 +1,140 @@
+package db
+
+import "github.com/loadlinehq/loadline/causal"
+
+const (
+	// ownWrites is how many of its own acknowledged writes a router remembers, to tell
+	// after a failover which of them were lost: at 8000 writes a second those of two
+	// seconds, which is more than a replica that is fit to be promoted lags.
+	ownWrites = 16384
+	// reportedMarks bounds what keeps a lost write from being reported twice.
+	reportedMarks = 4096
+	// maxTimelines bounds the search for the way from an old timeline to the newest.
+	maxTimelines = 64
+)
+
+// lost finds writes that a failover has lost. All of it is guarded by Router.mu.
+type lost struct {
+	forks    map[uint32]causal.LSN // timeline: where it left the one before
+	own      []causal.Mark         // ring
+	ownNext  int
+	reported map[causal.Mark]struct{}
+}
+
+// noteFork learns from a server that was promoted where it left the old timeline: its
+// recovery has ended there. It is believed only if the server was seen as a standby
+// before, and not restarted since: after a crash the same function says where that
+// recovery has ended.
+func (r *Router) noteFork(n *node, s *state) {
+	if s.timeline < 2 || s.replayed == 0 || !n.standbySince.Equal(s.started) {
+		return
+	}
+	if _, known := r.lost.forks[s.timeline]; !known {
+		r.lost.forks[s.timeline] = s.replayed
+		r.log.Info("db: a server was promoted", "server", n.name, "timeline", s.timeline, "fork", s.replayed.String())
+	}
+}
+
+// survived reports what became of a write on an older timeline. The fork is where the
+// history of the newest timeline leaves the write's: 0 when that is not known.
+func (r *Router) survived(m causal.Mark, newest uint32) (fork causal.LSN, survived bool) {
+	known := true
+	for t := m.Timeline + 1; t <= newest && t-m.Timeline <= maxTimelines; t++ {
+		at, ok := r.lost.forks[t]
+		if !ok {
+			known = false
+			continue
+		}
+		// What is past any fork is not in the history of what came after it.
+		if fork == 0 || at < fork {
+			fork = at
+		}
+	}
+	if fork != 0 && m.LSN > fork {
+		return fork, false
+	}
+	if !known || newest-m.Timeline > maxTimelines {
+		return 0, false
+	}
+	return fork, true
+}
+
+// acknowledged remembers a write of this process.
+func (r *Router) acknowledged(m causal.Mark) {
+	r.mu.Lock()
+	if len(r.lost.own) < ownWrites {
+		r.lost.own = append(r.lost.own, m)
+	} else {
+		r.lost.own[r.lost.ownNext] = m
+		r.lost.ownNext = (r.lost.ownNext + 1) % ownWrites
+	}
+	newest := r.cluster.Load().timeline
+	if m.Timeline < newest { // the failover was noticed before its acknowledgement came
+		r.judge(m, newest)
+	}
+	r.mu.Unlock()
+}
+
+// reportOwn reports what a failover has lost of this process's writes.
+func (r *Router) reportOwn(newest uint32) {
+	own := r.lost.own
+	r.lost.own, r.lost.ownNext = nil, 0
+	unknown := 0
+	for _, m := range own {
+		if m.Timeline >= newest {
+			continue
+		}
+		if fork, ok := r.survived(m, newest); !ok && fork == 0 {
+			unknown++
+			continue
+		}
+		r.judge(m, newest)
+	}
+	if unknown > 0 {
+		r.log.Error("db: a failover may have lost writes of this process: the promoted server was not watched before, so where it left the old timeline is not known",
+			"last_writes", unknown, "timeline", newest)
+	}
+}
+
+// judge reports a write of an older timeline if it was lost, once, and returns the mark
+// that takes its place: what has survived is in the newest timeline as well.
+func (r *Router) judge(m causal.Mark, newest uint32) causal.Mark {
+	fork, ok := r.survived(m, newest)
+	now := m
+	now.Timeline = newest
+	if ok {
+		return now
+	}
+	if fork != 0 {
+		now.LSN, now.Epoch, now.Number = fork, 0, 0
+	}
+	key := causal.Mark{System: m.System, Timeline: m.Timeline, LSN: m.LSN}
+	if _, again := r.lost.reported[key]; again {
+		return now
+	}
+	if len(r.lost.reported) >= reportedMarks {
+		clear(r.lost.reported)
+	}
+	r.lost.reported[key] = struct{}{}
+	r.lostWrites.Add(1)
+	r.log.Error("db: a failover has lost an acknowledged write", "lsn", m.LSN.String(), "timeline", m.Timeline,
+		"fork", fork.String(), "new_timeline", newest, "certain", fork != 0)
+	if r.config.LostWrite != nil {
+		r.config.LostWrite(LostWrite{Mark: m, Fork: fork, Timeline: newest})
+	}
+	return now
+}
+
+// settle replaces marks of older timelines in a session.
+func (r *Router) settle(s *causal.Session, c *cluster) {
+	for m := range s.Token().Marks() {
+		if m.System != c.system || m.Timeline >= c.timeline {
+			continue
+		}
+		r.mu.Lock()
+		now := r.judge(m, c.timeline)
+		r.mu.Unlock()
+		s.Add(now)
+		s.Forget(m)
+	}
+}

@@ -1,0 +1,147 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/loadlinehq/loadline/causal"
+)
+
+// pollSQL asks a server for its role and position. Any role may call all of it, but
+// the receiver's timeline is NULL without pg_read_all_stats; then the control file says
+// it, later: a restart point after the timeline has changed.
+//
+// pg_walfile_name gives the timeline of a primary at once (pg_control_checkpoint does
+// after the next checkpoint only), and fails in recovery, hence the CASE.
+const pollSQL = `
+SELECT r.standby,
+       pg_postmaster_start_time(),
+       coalesce(pg_last_wal_replay_lsn(), '0/0')::text,
+       CASE WHEN r.standby THEN '0/0' ELSE pg_current_wal_flush_lsn()::text END,
+       CASE WHEN r.standby THEN '0/0' ELSE pg_current_wal_insert_lsn()::text END,
+       CASE WHEN r.standby
+            THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()),
+                          (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
+                          (SELECT received_tli FROM pg_stat_wal_receiver))::text
+            ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
+       END
+FROM (SELECT pg_is_in_recovery() AS standby) r`
+
+const (
+	// minPollGap bounds how often readers that wait make the server be asked.
+	minPollGap = time.Millisecond
+	// minPollTimeout is a guess: a server that takes longer for a position is not one
+	// to send a user's read to.
+	minPollTimeout = 500 * time.Millisecond
+)
+
+// ask asks a server over a connection.
+func ask(ctx context.Context, conn *pgx.Conn) (state, error) {
+	s := state{at: time.Now()}
+	var standby bool
+	var replay, flush, insert, timeline string
+	err := conn.QueryRow(ctx, pollSQL).Scan(&standby, &s.started, &replay, &flush, &insert, &timeline)
+	if err != nil {
+		return state{}, err
+	}
+	s.primary = !standby
+	base := 10
+	if s.primary {
+		base = 16
+	}
+	tli, err0 := strconv.ParseUint(timeline, base, 32)
+	s.timeline = uint32(tli)
+	var err1, err2, err3 error
+	s.lsn, err1 = causal.ParseLSN(replay)
+	if s.primary {
+		s.replayed = s.lsn
+		s.lsn, err2 = causal.ParseLSN(flush)
+		s.insert, err3 = causal.ParseLSN(insert)
+	}
+	return s, errors.Join(err0, err1, err2, err3)
+}
+
+// watch polls the server until ctx is done.
+func (n *node) watch(ctx context.Context) {
+	defer n.unwatch()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-n.kick:
+			// Readers that wait share a poll, and the next one is not at once.
+			if wait := minPollGap - time.Since(n.state.Load().at); wait > 0 {
+				time.Sleep(wait)
+			}
+		}
+		n.poll(ctx)
+		timer.Reset(n.router.config.PollInterval)
+	}
+}
+
+func (n *node) unwatch() {
+	if n.conn != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		_ = n.conn.Close(ctx)
+		cancel()
+		n.conn = nil
+	}
+}
+
+// poll asks the server and makes known what it said.
+func (n *node) poll(ctx context.Context) {
+	s, err := n.askWatched(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		silent := timedOut(err)
+		n.unwatch()
+		n.timeline = 0
+		s = state{at: time.Now(), err: err, primary: n.state.Load().primary}
+		n.router.note(n, &s)
+		// A write that waits may yet be committed, and its client be told; a read can
+		// have its answer from another server.
+		if silent && !s.primary {
+			n.cut()
+		}
+		return
+	}
+	// A server's timeline does not go back while it runs. What the receiver said
+	// holds when the receiver has gone.
+	n.timeline = max(n.timeline, s.timeline)
+	s.timeline = n.timeline
+	n.router.note(n, &s)
+}
+
+func (n *node) askWatched(ctx context.Context) (state, error) {
+	if n.conn == nil {
+		ctx, cancel := context.WithTimeout(ctx, n.limits.ConnectTimeout)
+		defer cancel()
+		config := n.pool.Config().ConnConfig
+		conn, err := pgx.ConnectConfig(ctx, config)
+		if err != nil {
+			return state{}, err
+		}
+		if err := n.identify(ctx, conn); err != nil {
+			_ = conn.Close(ctx)
+			return state{}, err
+		}
+		n.conn = conn
+	}
+	ctx, cancel := context.WithTimeout(ctx, max(2*n.router.config.PollInterval, minPollTimeout))
+	defer cancel()
+	s, err := ask(ctx, n.conn)
+	if err != nil {
+		err = fmt.Errorf("db: %s: %w", n.name, err)
+	}
+	return s, err
+}

@@ -1,0 +1,176 @@
+package db
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// readRows are the rows of a read. The first has been fetched already, so that a read
+// can be repeated elsewhere until then.
+type readRows struct {
+	pgx.Rows
+	lease  lease
+	cancel context.CancelFunc
+	primed bool // the first row, or that there is none, is yet to be told
+	has    bool
+	err    error
+}
+
+func (r *Router) readQuery(ctx context.Context, o *readOptions, sql string, args []any) (*readRows, error) {
+	var tried uint64
+	for attempts := 0; ; attempts++ {
+		rows := &readRows{}
+		var err error
+		rows.lease, err = r.forRead(ctx, o, &tried)
+		if err != nil {
+			return nil, err
+		}
+		n := rows.lease.node
+		var bounded context.Context
+		bounded, rows.cancel = n.bounded(ctx)
+		rows.Rows, err = rows.lease.conn.Conn().Query(bounded, sql, args...)
+		if err == nil {
+			rows.primed, rows.has = true, rows.Rows.Next()
+			if rows.has {
+				return rows, nil
+			}
+			err = rows.Rows.Err()
+		}
+		broken := rows.lease.conn.Conn().IsClosed()
+		rows.finish()
+		if err == nil {
+			return rows, nil
+		}
+		if ctx.Err() != nil || bounded.Err() != nil || !elsewhere(err, broken) || attempts > len(r.nodes) {
+			return nil, readError(err)
+		}
+		tried |= 1 << n.index
+		n.suspect()
+	}
+}
+
+func (rows *readRows) Next() bool {
+	if rows.primed {
+		rows.primed = false
+		return rows.has
+	}
+	if rows.Rows.Next() {
+		return true
+	}
+	rows.finish()
+	return false
+}
+
+func (rows *readRows) Close() { rows.finish() }
+
+func (rows *readRows) finish() {
+	rows.Rows.Close()
+	if rows.lease.conn == nil {
+		return
+	}
+	rows.err = rows.Rows.Err()
+	rows.lease.release()
+	if rows.cancel != nil {
+		rows.cancel()
+	}
+}
+
+func (rows *readRows) Err() error {
+	if rows.err != nil {
+		return readError(rows.err)
+	}
+	return rows.Rows.Err()
+}
+
+func (rows *readRows) Scan(dest ...any) error {
+	err := rows.Rows.Scan(dest...)
+	if err != nil {
+		rows.finish()
+	}
+	return err
+}
+
+func (rows *readRows) Values() ([]any, error) {
+	values, err := rows.Rows.Values()
+	if err != nil {
+		rows.finish()
+	}
+	return values, err
+}
+
+// row is one row of rows, as pgx defines it.
+type row struct {
+	rows pgx.Rows
+	err  error
+}
+
+func (r row) Scan(dest ...any) error {
+	if r.err != nil {
+		return r.err
+	}
+	defer r.rows.Close()
+	for _, d := range dest {
+		if _, ok := d.(*pgtype.DriverBytes); ok {
+			return errors.New("db: cannot scan into *pgtype.DriverBytes from QueryRow")
+		}
+	}
+	if !r.rows.Next() {
+		if err := r.rows.Err(); err != nil {
+			return err
+		}
+		return pgx.ErrNoRows
+	}
+	if err := r.rows.Scan(dest...); err != nil {
+		return err
+	}
+	r.rows.Close()
+	return r.rows.Err()
+}
+
+// failedRows are those of a query that has not been sent.
+type failedRows struct{ err error }
+
+func (failedRows) Close()                                       {}
+func (f failedRows) Err() error                                 { return f.err }
+func (failedRows) CommandTag() pgconn.CommandTag                { return pgconn.CommandTag{} }
+func (failedRows) FieldDescriptions() []pgconn.FieldDescription { return nil }
+func (failedRows) Next() bool                                   { return false }
+func (f failedRows) Scan(...any) error                          { return f.err }
+func (f failedRows) Values() ([]any, error)                     { return nil, f.err }
+func (failedRows) RawValues() [][]byte                          { return nil }
+func (failedRows) Conn() *pgx.Conn                              { return nil }
+func (failedRows) TypeMap() *pgtype.Map                         { return nil }
+
+// readBatch sends a batch to one server. A batch can be sent once, so it is not
+// repeated elsewhere.
+func (r *Router) readBatch(ctx context.Context, o *readOptions, b *pgx.Batch) pgx.BatchResults {
+	var tried uint64
+	l, err := r.forRead(ctx, o, &tried)
+	if err != nil {
+		return pgx.FailedBatchResults(b, err)
+	}
+	bounded, cancel := l.node.bounded(ctx)
+	return &readResults{l.conn.Conn().SendBatch(bounded, b), l, cancel}
+}
+
+type readResults struct {
+	pgx.BatchResults
+	lease  lease
+	cancel context.CancelFunc
+}
+
+func (b *readResults) Close() error {
+	err := b.BatchResults.Close()
+	b.lease.release()
+	if b.cancel != nil {
+		b.cancel()
+	}
+	if err != nil {
+		err = readError(err)
+	}
+	return err
+}

@@ -1,0 +1,327 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// tx is a transaction that a context carries.
+type tx struct {
+	r          *Router
+	lease      lease
+	readOnly   bool
+	xid        uint64
+	savepoints int
+	ended      bool
+	failed     error // of a function that joined; nothing is committed then
+}
+
+// txKey is by router, since a program may have several.
+type txKey struct{ r *Router }
+
+func (r *Router) joined(ctx context.Context) *tx {
+	t, _ := ctx.Value(txKey{r}).(*tx)
+	return t
+}
+
+// InTx runs f in a transaction on the primary, and commits it when f returns nil. The
+// context that f gets carries the transaction: reads and writes through the router, and
+// InTx, join it. When f, or a function that has joined, returns an error or panics, all
+// is rolled back. When InTx returns nil, the session of the context has seen the commit.
+//
+// It returns the error of f; [ErrRolledBack] when a failed statement, or a failed
+// function that joined, kept the commit from happening although f returned nil;
+// [ErrOutcomeUnknown] when the connection broke while committing; [ErrReadOnly]
+// inside ReadTx; and those of [Handle.Exec]. F is not run again: [Retryable] says if
+// the caller may. F must not keep the transaction, nor end it.
+func (r *Router) InTx(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
+	if outer := r.joined(ctx); outer != nil {
+		if outer.readOnly {
+			return &ReadOnlyError{Caller: place()}
+		}
+		return outer.join(ctx, f)
+	}
+	t := &tx{r: r}
+	l, cancel, err := r.begun(ctx, func(ctx context.Context, l *lease) (bool, error) {
+		// The number is asked for now: when the connection breaks during the commit it is
+		// too late.
+		results, err := l.conn.Conn().PgConn().Exec(ctx, beginSQL+"; select pg_current_xact_id()").ReadAll()
+		if err != nil {
+			return true, err
+		}
+		if len(results) != 2 || len(results[1].Rows) != 1 {
+			return false, errors.New("db: a transaction's begin has not the results expected")
+		}
+		t.xid, err = strconv.ParseUint(string(results[1].Rows[0][0]), 10, 64)
+		return false, err
+	})
+	if err != nil {
+		return err
+	}
+	if cancel != nil {
+		cancel() // each statement is bounded by the server; f may take as long as its context
+	}
+	t.lease = l
+	return t.run(ctx, f, t.commit)
+}
+
+// ReadTx runs f in a read-only transaction on one server, so that all its reads see
+// the same state, chosen as for [Router.Read]. The context that f gets carries it.
+func (r *Router) ReadTx(ctx context.Context, f func(context.Context, pgx.Tx) error, options ...Option) error {
+	if outer := r.joined(ctx); outer != nil {
+		return outer.join(ctx, f)
+	}
+	var o readOptions
+	for _, option := range options {
+		option(&o)
+	}
+	t := &tx{r: r, readOnly: true}
+	var tried uint64
+	for attempts := 0; ; attempts++ {
+		l, err := r.forRead(ctx, &o, &tried)
+		if err != nil {
+			return err
+		}
+		bounded, cancel := l.node.bounded(ctx)
+		_, err = l.conn.Conn().Exec(bounded, "begin isolation level repeatable read read only")
+		if cancel != nil {
+			cancel()
+		}
+		if err == nil {
+			t.lease = l
+			break
+		}
+		broken := l.conn.Conn().IsClosed()
+		l.release()
+		if ctx.Err() != nil || !elsewhere(err, broken) || attempts > len(r.nodes) {
+			return err
+		}
+		tried |= 1 << l.node.index
+	}
+	err := t.run(ctx, f, t.end)
+	if err != nil {
+		return readError(err)
+	}
+	return nil
+}
+
+// run gives the connection back whatever f does.
+func (t *tx) run(ctx context.Context, f func(context.Context, pgx.Tx) error, commit func(context.Context) error) error {
+	defer func() {
+		t.ended = true
+		t.r.abandon(ctx, &t.lease)
+	}()
+	if err := f(context.WithValue(ctx, txKey{t.r}, t), t); err != nil {
+		return err
+	}
+	if t.failed != nil {
+		return because(ErrRolledBack, t.failed, "a function that joined the transaction failed")
+	}
+	return commit(ctx)
+}
+
+// join runs f in a transaction that somebody else ends.
+func (t *tx) join(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
+	if t.ended {
+		return pgx.ErrTxClosed
+	}
+	err := f(ctx, t)
+	if err != nil && t.failed == nil {
+		t.failed = err
+	}
+	return err
+}
+
+// commit asks for the setting, commits, and asks for the position, in one message.
+func (t *tx) commit(ctx context.Context) error {
+	conn := t.lease.conn.Conn().PgConn()
+	if conn.TxStatus() == 'E' {
+		return because(ErrRolledBack, nil, "a statement in it had failed")
+	}
+	// An old primary may still run when another has been promoted: who knows that does
+	// not give it another write to lose.
+	if c := t.r.cluster.Load(); c.timeline != t.lease.timeline {
+		return because(ErrNoEligibleNode, nil, "%s was the primary of timeline %d, and there is a newer one (%d)", t.lease.node.name, t.lease.timeline, c.timeline)
+	}
+	bounded, cancel := t.lease.node.bounded(ctx)
+	if cancel != nil {
+		defer cancel()
+	}
+	results, err := conn.Exec(bounded, settingSQL+";"+commitSQL+";"+positionSQL).ReadAll()
+	if err != nil {
+		return writeError(err, t.xid, t.lease.timeline)
+	}
+	lsn, err := committed(results)
+	if err != nil {
+		return err
+	}
+	t.r.saw(ctx, &t.lease, lsn)
+	return nil
+}
+
+// end ends a transaction that has changed nothing.
+func (t *tx) end(ctx context.Context) error {
+	bounded, cancel := t.lease.node.bounded(ctx)
+	if cancel != nil {
+		defer cancel()
+	}
+	_, err := t.lease.conn.Conn().Exec(bounded, commitSQL)
+	return err
+}
+
+var errEnds = errors.New("db: InTx and ReadTx end the transaction: return nil to commit, an error to roll back; Begin makes a savepoint")
+
+// Commit is an error: returning nil commits.
+func (t *tx) Commit(context.Context) error { return errEnds }
+
+// Rollback is an error: returning an error rolls back.
+func (t *tx) Rollback(context.Context) error {
+	if t.ended {
+		return pgx.ErrTxClosed // as a deferred Rollback expects
+	}
+	return errEnds
+}
+
+// Begin makes a savepoint.
+func (t *tx) Begin(ctx context.Context) (pgx.Tx, error) {
+	if _, err := t.conn(); err != nil {
+		return nil, err
+	}
+	t.savepoints++
+	s, err := newSavepoint(ctx, t, t.savepoints)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// LargeObjects works on large objects in the transaction. Only pgx's own transaction
+// can do that, so one is made of this one, at the price of a round trip.
+func (t *tx) LargeObjects() pgx.LargeObjects {
+	ctx, cancel := context.WithTimeout(context.Background(), t.lease.node.limits.QueryTimeout)
+	defer cancel()
+	inner, err := t.lease.conn.Conn().BeginTx(ctx, pgx.TxOptions{BeginQuery: "select"})
+	if err != nil {
+		return pgx.LargeObjects{}
+	}
+	return inner.LargeObjects()
+}
+
+func (t *tx) conn() (*pgx.Conn, error) {
+	if t.ended {
+		return nil, pgx.ErrTxClosed
+	}
+	return t.lease.conn.Conn(), nil
+}
+
+func (t *tx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	conn, err := t.conn()
+	if err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	tag, err := conn.Exec(ctx, sql, args...)
+	return tag, t.named(err)
+}
+
+func (t *tx) named(err error) error {
+	if err != nil && t.readOnly {
+		return readError(err)
+	}
+	return err
+}
+
+func (t *tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	conn, err := t.conn()
+	if err != nil {
+		return failedRows{err}, err
+	}
+	return conn.Query(ctx, sql, args...)
+}
+
+func (t *tx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	rows, err := t.Query(ctx, sql, args...)
+	return row{rows, err}
+}
+
+func (t *tx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	conn, err := t.conn()
+	if err != nil {
+		return pgx.FailedBatchResults(b, err)
+	}
+	return conn.SendBatch(ctx, b)
+}
+
+func (t *tx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, source pgx.CopyFromSource) (int64, error) {
+	conn, err := t.conn()
+	if err != nil {
+		return 0, err
+	}
+	n, err := conn.CopyFrom(ctx, table, columns, source)
+	return n, t.named(err)
+}
+
+func (t *tx) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementDescription, error) {
+	conn, err := t.conn()
+	if err != nil {
+		return nil, err
+	}
+	return conn.Prepare(ctx, name, sql)
+}
+
+func (t *tx) Conn() *pgx.Conn { return t.lease.conn.Conn() }
+
+// Outcome asks the primary what became of a transaction; see [OutcomeUnknownError]. It
+// is "committed", "aborted", "in progress", or empty when the server no longer knows. A
+// transaction of a server that another has replaced since is not known to that, or is
+// another one with the same number: then Outcome returns an error.
+func (r *Router) Outcome(ctx context.Context, unknown *OutcomeUnknownError) (string, error) {
+	if unknown.XID == 0 {
+		return "", fmt.Errorf("db: the transaction's number is not known: only InTx asks for it")
+	}
+	if c := r.cluster.Load(); unknown.Timeline != c.timeline {
+		return "", fmt.Errorf("db: the transaction was of timeline %d, and a failover has begun %d", unknown.Timeline, c.timeline)
+	}
+	var outcome *string
+	err := r.Read(ctx, Strong()).QueryRow(ctx, "SELECT pg_xact_status($1::text::xid8)", strconv.FormatUint(unknown.XID, 10)).Scan(&outcome)
+	if err != nil || outcome == nil {
+		return "", err
+	}
+	return *outcome, nil
+}
+
+// savepoint is a part of a transaction that can be rolled back by itself.
+type savepoint struct {
+	*tx
+	name string
+	over bool
+}
+
+func newSavepoint(ctx context.Context, t *tx, number int) (*savepoint, error) {
+	s := &savepoint{tx: t, name: fmt.Sprintf("loadline_%d", number)}
+	if _, err := t.Exec(ctx, "savepoint "+s.name); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Commit keeps what was done since the savepoint.
+func (s *savepoint) Commit(ctx context.Context) error { return s.end(ctx, "release savepoint ") }
+
+// Rollback undoes what was done since the savepoint.
+func (s *savepoint) Rollback(ctx context.Context) error {
+	return s.end(ctx, "rollback to savepoint ")
+}
+
+func (s *savepoint) end(ctx context.Context, how string) error {
+	if s.over {
+		return pgx.ErrTxClosed
+	}
+	s.over = true
+	_, err := s.tx.Exec(ctx, how+s.name)
+	return err
+}

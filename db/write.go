@@ -1,0 +1,344 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/loadlinehq/loadline/causal"
+)
+
+// A write is BEGIN, the statement, the setting, COMMIT and the positions, in one round
+// trip. The positions are asked for after the COMMIT: before it, in RETURNING, or as
+// a later statement of one implicit transaction, they are always below the commit's own
+// record.
+const (
+	beginSQL = "begin read write"
+	// settingSQL is asked just before the COMMIT, since SET LOCAL can change it in
+	// the transaction and cannot be seen after it.
+	settingSQL = "select current_setting('synchronous_commit')"
+	commitSQL  = "commit"
+	// positionSQL: see position.
+	positionSQL = "select pg_current_wal_insert_lsn()::text, pg_current_wal_flush_lsn()::text"
+)
+
+// position is where a commit is. What has been flushed holds it if the commit has
+// waited for that. Otherwise only the insert position is past it for certain; on a
+// primary that is idle otherwise that can name bytes which nobody flushes for seconds.
+func position(insert, flush, synchronous string) (causal.LSN, error) {
+	if synchronous != "off" {
+		return causal.ParseLSN(flush)
+	}
+	lsn, err := causal.ParseLSN(insert)
+	return withoutHeader(lsn), err
+}
+
+const (
+	walPage     = 8192
+	walSegment  = 16 << 20 // the least; larger ones are multiples of it
+	shortHeader = 24
+	longHeader  = 40 // of a segment's first page
+)
+
+// withoutHeader takes off the page's header: a record that ends with its page has the
+// next one's header after it, which no replica replays before there is another record.
+// No record can end within a header, so this is never too low.
+func withoutHeader(lsn causal.LSN) causal.LSN {
+	switch {
+	case lsn%walSegment == longHeader:
+		return lsn - longHeader
+	case lsn%walPage == shortHeader:
+		return lsn - shortHeader
+	}
+	return lsn
+}
+
+// saw notes in the session, and for the case of a failover, what was committed.
+func (r *Router) saw(ctx context.Context, l *lease, lsn causal.LSN) {
+	m := causal.Mark{System: r.system.Load(), Timeline: l.timeline, LSN: lsn}
+	r.acknowledged(m)
+	if s := causal.FromContext(ctx); s != nil {
+		s.Add(m)
+	}
+}
+
+// writeError gives the error of a write its name. It is for statements after
+// which, or with which, COMMIT was sent.
+func writeError(err error, xid uint64, timeline uint32) error {
+	if _, answered := errors.AsType[*pgconn.PgError](err); answered || pgconn.SafeToRetry(err) {
+		return err
+	}
+	return &OutcomeUnknownError{XID: xid, Timeline: timeline, Err: err}
+}
+
+// notPrimary reports that a server refused to begin: nothing has been done.
+func notPrimary(err error) bool {
+	code := sqlState(err)
+	return code == "25006" || code == "0A000" || code == "57P03" || code == "57P01"
+}
+
+// begun sends a write to the primary, and to the next one if the first has been
+// demoted. Send returns whether a refusal came from BEGIN.
+func (r *Router) begun(ctx context.Context, send func(ctx context.Context, l *lease) (refused bool, err error)) (lease, context.CancelFunc, error) {
+	for attempt := 0; ; attempt++ {
+		l, err := r.forWrite(ctx)
+		if err != nil {
+			return lease{}, nil, err
+		}
+		bounded, cancel := l.node.bounded(ctx)
+		refused, err := send(bounded, &l)
+		if err == nil {
+			return l, cancel, nil
+		}
+		r.abandon(ctx, &l)
+		if cancel != nil {
+			cancel()
+		}
+		if refused && notPrimary(err) && attempt < len(r.nodes) {
+			l.node.suspect()
+			continue
+		}
+		return lease{}, nil, err
+	}
+}
+
+// abandon gives back a connection whose transaction may be open.
+func (r *Router) abandon(ctx context.Context, l *lease) {
+	conn := l.conn.Conn()
+	if !conn.IsClosed() && !conn.PgConn().IsBusy() && conn.PgConn().TxStatus() != 'I' {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		_, _ = conn.Exec(ctx, "rollback") // what cannot be rolled back is closed
+		cancel()
+	}
+	l.release()
+}
+
+// writeExec runs one statement, or several when there are no arguments, as pgx does.
+func (r *Router) writeExec(ctx context.Context, sql string, args []any) (pgconn.CommandTag, error) {
+	if len(args) == 0 {
+		return r.writeText(ctx, sql)
+	}
+	rows, err := r.writeQuery(ctx, sql, args)
+	if err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	rows.Close()
+	return rows.CommandTag(), rows.Err()
+}
+
+// writeText sends statements as text, so that there may be several.
+func (r *Router) writeText(ctx context.Context, sql string) (tag pgconn.CommandTag, err error) {
+	var lsn causal.LSN
+	// On lines of their own: the statement may end with a comment.
+	text := beginSQL + ";\n" + sql + "\n;" + settingSQL + ";" + commitSQL + ";" + positionSQL
+	l, cancel, err := r.begun(ctx, func(ctx context.Context, l *lease) (bool, error) {
+		results, err := l.conn.Conn().PgConn().Exec(ctx, text).ReadAll()
+		if err != nil {
+			return len(results) <= 1, writeError(err, 0, l.timeline)
+		}
+		n := len(results)
+		if n < 4 {
+			return false, fmt.Errorf("db: %d results of a write", n)
+		}
+		tag = pgconn.CommandTag{}
+		if n > 4 {
+			tag = results[n-4].CommandTag
+		}
+		lsn, err = committed(results[n-3:])
+		return false, err
+	})
+	if err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	r.saw(ctx, &l, lsn)
+	r.done(&l, cancel)
+	return tag, nil
+}
+
+// committed reads the results of the setting, the COMMIT, and the positions.
+func committed(results []*pgconn.Result) (causal.LSN, error) {
+	if len(results) != 3 || len(results[0].Rows) != 1 || len(results[2].Rows) != 1 {
+		return 0, errors.New("db: a commit's results are not as expected")
+	}
+	if results[1].CommandTag.String() != "COMMIT" {
+		return 0, because(ErrRolledBack, nil, "a statement in it had failed")
+	}
+	positions := results[2].Rows[0]
+	return position(string(positions[0]), string(positions[1]), string(results[0].Rows[0][0]))
+}
+
+func (r *Router) done(l *lease, cancel context.CancelFunc) {
+	l.release()
+	if cancel != nil {
+		cancel()
+	}
+}
+
+// writing is a write whose statements have been sent in one batch.
+type writing struct {
+	r       *Router
+	ctx     context.Context
+	lease   lease
+	cancel  context.CancelFunc
+	results pgx.BatchResults
+
+	setting, insert, flush string
+	tag                    pgconn.CommandTag
+}
+
+// send begins a transaction, sends statements in it and has it committed.
+func (r *Router) send(ctx context.Context, statements []*pgx.QueuedQuery) (*writing, error) {
+	w := &writing{r: r, ctx: ctx}
+	b := &pgx.Batch{QueuedQueries: make([]*pgx.QueuedQuery, 0, len(statements)+4)}
+	b.Queue(beginSQL)
+	b.QueuedQueries = append(b.QueuedQueries, statements...)
+	b.Queue(settingSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&w.setting) })
+	b.Queue(commitSQL).Exec(func(tag pgconn.CommandTag) error { w.tag = tag; return nil })
+	b.Queue(positionSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&w.insert, &w.flush) })
+	var err error
+	w.lease, w.cancel, err = r.begun(ctx, func(ctx context.Context, l *lease) (bool, error) {
+		again := *b // a batch that was refused has done nothing, and may be sent again
+		w.results = l.conn.Conn().SendBatch(ctx, &again)
+		if _, err := w.results.Exec(); err != nil {
+			_ = w.results.Close()
+			return true, writeError(err, 0, l.timeline)
+		}
+		return false, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// finish reads on to the commit. It may be called twice.
+func (w *writing) finish() error {
+	if w.lease.conn == nil {
+		return nil
+	}
+	var lsn causal.LSN
+	err := w.results.Close()
+	conn := w.lease.conn.Conn()
+	switch _, answered := errors.AsType[*pgconn.PgError](err); {
+	case err == nil && w.tag.String() != "COMMIT":
+		err = because(ErrRolledBack, nil, "a statement in it had failed")
+	case err == nil:
+		lsn, err = position(w.insert, w.flush, w.setting)
+	case answered: // an error ends the transaction
+	case conn.IsClosed():
+		err = writeError(err, 0, w.lease.timeline)
+	case conn.PgConn().TxStatus() == 'I':
+		// The caller could not read a row; that has not stopped the commit.
+		lsn = w.late(conn)
+	}
+	if lsn != 0 {
+		w.r.saw(w.ctx, &w.lease, lsn)
+	}
+	w.r.abandon(w.ctx, &w.lease)
+	if w.cancel != nil {
+		w.cancel()
+	}
+	return err
+}
+
+// late asks for the position after the fact.
+func (w *writing) late(conn *pgx.Conn) causal.LSN {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), grace)
+	defer cancel()
+	err := conn.QueryRow(ctx, positionSQL).Scan(&w.insert, &w.flush)
+	if err == nil {
+		var lsn causal.LSN
+		if lsn, err = position(w.insert, w.flush, "off"); err == nil {
+			return lsn
+		}
+	}
+	if s := causal.FromContext(w.ctx); s != nil {
+		s.Merge(causal.Unknown())
+	}
+	return 0
+}
+
+// writeRows are the rows of a write. It is committed when they have been read.
+type writeRows struct {
+	pgx.Rows
+	w   *writing
+	err error
+}
+
+func (r *Router) writeQuery(ctx context.Context, sql string, args []any) (*writeRows, error) {
+	w, err := r.send(ctx, []*pgx.QueuedQuery{{SQL: sql, Arguments: args}})
+	if err != nil {
+		return nil, err
+	}
+	rows, err := w.results.Query()
+	if err != nil {
+		return nil, errors.Join(w.finish()) // which knows more of it
+	}
+	return &writeRows{Rows: rows, w: w}, nil
+}
+
+func (rows *writeRows) Next() bool {
+	if rows.Rows.Next() {
+		return true
+	}
+	rows.finish()
+	return false
+}
+
+func (rows *writeRows) Close() { rows.finish() }
+
+func (rows *writeRows) Err() error {
+	if rows.err != nil {
+		return rows.err
+	}
+	return rows.Rows.Err()
+}
+
+func (rows *writeRows) Scan(dest ...any) error {
+	err := rows.Rows.Scan(dest...)
+	if err != nil {
+		rows.finish()
+	}
+	return err
+}
+
+func (rows *writeRows) Values() ([]any, error) {
+	values, err := rows.Rows.Values()
+	if err != nil {
+		rows.finish()
+	}
+	return values, err
+}
+
+func (rows *writeRows) finish() {
+	rows.Rows.Close()
+	if err := rows.w.finish(); err != nil {
+		rows.err = err
+	}
+}
+
+// writeBatch sends a batch as one transaction.
+func (r *Router) writeBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	w, err := r.send(ctx, b.QueuedQueries)
+	if err != nil {
+		return pgx.FailedBatchResults(b, err)
+	}
+	return &writeResults{BatchResults: w.results, w: w}
+}
+
+type writeResults struct {
+	pgx.BatchResults
+	w      *writing
+	err    error
+	closed bool
+}
+
+func (b *writeResults) Close() error {
+	if !b.closed {
+		b.closed, b.err = true, b.w.finish()
+	}
+	return b.err
+}
