@@ -42,6 +42,10 @@ func (l *lease) release() {
 
 // needOf is what the options and the context's session ask for.
 func (r *Router) needOf(ctx context.Context, c *cluster, o *readOptions) need {
+	s := causal.FromContext(ctx)
+	if s != nil {
+		r.settle(s, c)
+	}
 	n := need{timeline: c.timeline}
 	switch o.policy {
 	case strong:
@@ -58,16 +62,8 @@ func (r *Router) needOf(ctx context.Context, c *cluster, o *readOptions) need {
 		n.target = target
 		return n
 	}
-	s := causal.FromContext(ctx)
 	if s == nil {
 		return need{primary: true, why: "no session"}
-	}
-	t := s.Token()
-	for m := range t.Marks() {
-		if m.System == c.system && m.Timeline < c.timeline {
-			r.settle(s, c)
-			break
-		}
 	}
 	m, ok, incomplete := s.Mark(c.system)
 	if incomplete {
@@ -144,7 +140,11 @@ func (r *Router) forRead(ctx context.Context, o *readOptions, tried *uint64) (le
 		c := r.cluster.Load()
 		n := r.needOf(ctx, c, o)
 		if n.primary || len(c.replicas) == 0 && !n.ahead || !r.watched() {
-			return r.onPrimary(ctx, false)
+			l, again, err := r.onPrimary(ctx, c, false)
+			if again {
+				continue
+			}
+			return l, err
 		}
 		if node := r.pick(c, &n, *tried); node != nil {
 			conn, err := node.acquire(ctx)
@@ -179,40 +179,42 @@ func (r *Router) forRead(ctx context.Context, o *readOptions, tried *uint64) (le
 		if n.ahead {
 			return lease{}, because(ErrNoEligibleNode, nil, "the session has seen a newer timeline than any server here (%d)", c.timeline)
 		}
-		return r.onPrimary(ctx, true)
+		l, again, err := r.onPrimary(ctx, c, true)
+		if again {
+			continue
+		}
+		return l, err
 	}
 }
 
-// onPrimary returns a connection to the primary, for a read.
-func (r *Router) onPrimary(ctx context.Context, fallback bool) (lease, error) {
-	c := r.cluster.Load()
+// onPrimary returns a connection to the primary, for a read. Again says that the
+// cluster has changed, so that what the read needs is to be asked again.
+func (r *Router) onPrimary(ctx context.Context, c *cluster, fallback bool) (l lease, again bool, err error) {
 	if c.primary == nil {
-		return lease{}, because(ErrNoEligibleNode, nil, "no replica is past what the session has seen, and no server is the primary of timeline %d", c.timeline)
+		return lease{}, false, because(ErrNoEligibleNode, nil, "no replica is past what the session has seen, and no server is the primary of timeline %d", c.timeline)
 	}
-	l := lease{node: c.primary, timeline: c.timeline}
+	l = lease{node: c.primary, timeline: c.timeline}
 	if fallback {
 		if err := r.fallback.enter(ctx, c.primary.limits.QueueWait); err != nil {
-			return lease{}, err
+			return lease{}, false, err
 		}
 		l.fallback = r.fallback
 	}
-	conn, err := c.primary.acquire(ctx)
-	if err == nil && !c.primary.primaryOf(conn.Conn(), c.timeline) {
-		c.primary.release(conn)
+	l.conn, err = c.primary.acquire(ctx)
+	if err == nil && c.primary.primaryOf(l.conn.Conn(), c.timeline) {
+		return l, false, nil
+	}
+	if err == nil {
+		c.primary.release(l.conn)
 		c.primary.suspect()
 		err = because(ErrNoEligibleNode, nil, "%s is no longer the primary of timeline %d", c.primary.name, c.timeline)
+	} else if ctx.Err() == nil && !errors.Is(err, ErrPoolSaturated) {
+		err = because(ErrNoEligibleNode, err, "no replica is eligible, and the primary %s cannot be reached", c.primary.name)
 	}
-	if err != nil {
-		if l.fallback != nil {
-			l.fallback.leave()
-		}
-		if ctx.Err() == nil && !errors.Is(err, ErrPoolSaturated) && !errors.Is(err, ErrNoEligibleNode) {
-			err = because(ErrNoEligibleNode, err, "no replica is eligible, and the primary %s cannot be reached", c.primary.name)
-		}
-		return lease{}, err
+	if l.fallback != nil {
+		l.fallback.leave()
 	}
-	l.conn = conn
-	return l, nil
+	return lease{}, r.cluster.Load() != c && ctx.Err() == nil, err
 }
 
 // primaryOf reports whether the connection's server is the primary of a timeline. A

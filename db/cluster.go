@@ -33,9 +33,7 @@ func (r *Router) note(n *node, s *state) {
 	if s.err == nil {
 		if s.primary {
 			r.noteFork(n, s)
-			if c := r.cluster.Load(); c == nil || s.timeline >= c.timeline {
-				r.samples.add(s.at, s.lsn)
-			}
+			r.samples.add(s.at, s.timeline, s.lsn)
 		} else {
 			n.standbySince = s.started
 			n.lag.Store(int64(r.samples.lag(s.lsn, s.at)))
@@ -109,18 +107,20 @@ func (r *Router) rebuild() {
 		}
 		r.log.Warn("db: the primary has changed", "from", was.name, "to", name, "timeline", next.timeline)
 	}
-	r.cluster.Store(&next)
-	if next.primary != nil && next.timeline > before && before > 0 {
-		r.reportOwn(next.timeline)
+	if next.primary != nil && next.timeline > r.lost.judged {
+		r.reportOwn(next.timeline) // before any read can miss what is lost
+		r.lost.judged = next.timeline
 	}
+	r.cluster.Store(&next)
 }
 
 // samples remember where the primary has been when, so that a replica's lag is a time
 // without comparing the clocks of two machines.
 type samples struct {
-	gap  time.Duration
-	ring [256]sample
-	n    int // number ever added
+	gap      time.Duration
+	timeline uint32 // positions of two timelines cannot be compared
+	ring     [256]sample
+	n        int // number ever added
 }
 
 type sample struct {
@@ -128,7 +128,13 @@ type sample struct {
 	lsn causal.LSN
 }
 
-func (s *samples) add(at time.Time, lsn causal.LSN) {
+func (s *samples) add(at time.Time, timeline uint32, lsn causal.LSN) {
+	if timeline < s.timeline {
+		return // of a primary that has been replaced
+	}
+	if timeline > s.timeline {
+		s.timeline, s.n = timeline, 0
+	}
 	if s.n > 0 {
 		last := &s.ring[(s.n-1)%len(s.ring)]
 		if lsn == last.lsn {

@@ -123,8 +123,9 @@ func (e *OutcomeUnknownError) HTTPStatus() int { return http.StatusServiceUnavai
 
 // Retryable reports whether the same call may succeed when it is made again, and has
 // had no effect so far: no server was eligible, connections were in use, the connection
-// failed before anything was sent, or the transaction lost against another
-// (serialization failure, deadlock). An unknown outcome is not retryable.
+// failed before anything was sent, the server stopped before it was asked to commit, or
+// the transaction lost against another (serialization failure, deadlock). An unknown
+// outcome is not retryable.
 func Retryable(err error) bool {
 	if errors.Is(err, ErrOutcomeUnknown) {
 		return false
@@ -132,8 +133,11 @@ func Retryable(err error) bool {
 	if errors.Is(err, ErrNoEligibleNode) || errors.Is(err, ErrPoolSaturated) || pgconn.SafeToRetry(err) {
 		return true
 	}
-	code := sqlState(err)
-	return code == "40001" || code == "40P01"
+	switch sqlState(err) {
+	case "40001", "40P01", "57P01", "57P02", "57P03", "53300":
+		return true
+	}
+	return false
 }
 
 func sqlState(err error) string {

@@ -18,6 +18,7 @@ type lost struct {
 	forks    map[uint32]causal.LSN // timeline: where it left the one before
 	own      []causal.Mark         // ring
 	ownNext  int
+	judged   uint32 // the timeline up to which own writes have been judged
 	reported map[causal.Mark]struct{}
 }
 
@@ -68,9 +69,8 @@ func (r *Router) acknowledged(m causal.Mark) {
 		r.lost.own[r.lost.ownNext] = m
 		r.lost.ownNext = (r.lost.ownNext + 1) % ownWrites
 	}
-	newest := r.cluster.Load().timeline
-	if m.Timeline < newest { // the failover was noticed before its acknowledgement came
-		r.judge(m, newest)
+	if m.Timeline < r.lost.judged { // the failover was noticed before its acknowledgement came
+		r.judge(m, r.lost.judged)
 	}
 	r.mu.Unlock()
 }

@@ -154,7 +154,10 @@ func (t *tx) commit(ctx context.Context) error {
 	}
 	results, err := conn.Exec(bounded, settingSQL+";"+commitSQL+";"+positionSQL).ReadAll()
 	if err != nil {
-		return writeError(err, t.xid, t.lease.timeline)
+		if len(results) > 0 && results[0].Err != nil {
+			return err // before the COMMIT
+		}
+		return unknown(err, t.xid, t.lease.timeline)
 	}
 	lsn, err := committed(results)
 	if err != nil {

@@ -1,6 +1,7 @@
 package db
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,13 +66,23 @@ func (r *Router) saw(ctx context.Context, l *lease, lsn causal.LSN) {
 	}
 }
 
-// writeError gives the error of a write its name. It is for statements after
-// which, or with which, COMMIT was sent.
-func writeError(err error, xid uint64, timeline uint32) error {
-	if _, answered := errors.AsType[*pgconn.PgError](err); answered || pgconn.SafeToRetry(err) {
+// unknown names the error of a COMMIT that was sent and has not been answered. An
+// error that leaves the connection open is an answer: the transaction is rolled back.
+// One that ends it is not: a server that stops while it waits for a standby has
+// committed already.
+func unknown(err error, xid uint64, timeline uint32) error {
+	if pgconn.SafeToRetry(err) {
+		return err // it was not sent
+	}
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && !fatal(pg) {
 		return err
 	}
 	return &OutcomeUnknownError{XID: xid, Timeline: timeline, Err: err}
+}
+
+func fatal(pg *pgconn.PgError) bool {
+	severity := cmp.Or(pg.SeverityUnlocalized, pg.Severity)
+	return severity == "FATAL" || severity == "PANIC"
 }
 
 // notPrimary reports that a server refused to begin: nothing has been done.
@@ -137,7 +148,10 @@ func (r *Router) writeText(ctx context.Context, sql string) (tag pgconn.CommandT
 	l, cancel, err := r.begun(ctx, func(ctx context.Context, l *lease) (bool, error) {
 		results, err := l.conn.Conn().PgConn().Exec(ctx, text).ReadAll()
 		if err != nil {
-			return len(results) <= 1, writeError(err, 0, l.timeline)
+			if begun := len(results) > 0 && results[0].Err == nil; !begun && sqlState(err) != "" {
+				return true, err
+			}
+			return false, unknown(err, 0, l.timeline)
 		}
 		n := len(results)
 		if n < 4 {
@@ -192,19 +206,15 @@ type writing struct {
 // send begins a transaction, sends statements in it and has it committed.
 func (r *Router) send(ctx context.Context, statements []*pgx.QueuedQuery) (*writing, error) {
 	w := &writing{r: r, ctx: ctx}
-	b := &pgx.Batch{QueuedQueries: make([]*pgx.QueuedQuery, 0, len(statements)+4)}
-	b.Queue(beginSQL)
-	b.QueuedQueries = append(b.QueuedQueries, statements...)
-	b.Queue(settingSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&w.setting) })
-	b.Queue(commitSQL).Exec(func(tag pgconn.CommandTag) error { w.tag = tag; return nil })
-	b.Queue(positionSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&w.insert, &w.flush) })
 	var err error
 	w.lease, w.cancel, err = r.begun(ctx, func(ctx context.Context, l *lease) (bool, error) {
-		again := *b // a batch that was refused has done nothing, and may be sent again
-		w.results = l.conn.Conn().SendBatch(ctx, &again)
+		w.results = l.conn.Conn().SendBatch(ctx, w.batch(statements))
 		if _, err := w.results.Exec(); err != nil {
 			_ = w.results.Close()
-			return true, writeError(err, 0, l.timeline)
+			if sqlState(err) == "" {
+				err = unknown(err, 0, l.timeline)
+			}
+			return true, err
 		}
 		return false, nil
 	})
@@ -212,6 +222,20 @@ func (r *Router) send(ctx context.Context, statements []*pgx.QueuedQuery) (*writ
 		return nil, err
 	}
 	return w, nil
+}
+
+// batch is a new one for each try: pgx notes in it what it has prepared on the
+// connection that it was sent over.
+func (w *writing) batch(statements []*pgx.QueuedQuery) *pgx.Batch {
+	b := &pgx.Batch{QueuedQueries: make([]*pgx.QueuedQuery, 0, len(statements)+4)}
+	b.Queue(beginSQL)
+	for _, q := range statements {
+		b.Queue(q.SQL, q.Arguments...).Fn = q.Fn
+	}
+	b.Queue(settingSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&w.setting) })
+	b.Queue(commitSQL).Exec(func(tag pgconn.CommandTag) error { w.tag = tag; return nil })
+	b.Queue(positionSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&w.insert, &w.flush) })
+	return b
 }
 
 // finish reads on to the commit. It may be called twice.
@@ -222,14 +246,17 @@ func (w *writing) finish() error {
 	var lsn causal.LSN
 	err := w.results.Close()
 	conn := w.lease.conn.Conn()
-	switch _, answered := errors.AsType[*pgconn.PgError](err); {
-	case err == nil && w.tag.String() != "COMMIT":
-		err = because(ErrRolledBack, nil, "a statement in it had failed")
-	case err == nil:
+	switch {
+	case w.tag.String() == "COMMIT" && err == nil:
 		lsn, err = position(w.insert, w.flush, w.setting)
-	case answered: // an error ends the transaction
-	case conn.IsClosed():
-		err = writeError(err, 0, w.lease.timeline)
+	case w.tag.String() == "COMMIT": // only where it is, is not known
+		lsn, err = w.late(conn), nil
+	case err == nil:
+		err = because(ErrRolledBack, nil, "a statement in it had failed")
+	case sqlState(err) != "" && w.setting == "":
+		// The server has answered that it failed before the COMMIT.
+	case conn.IsClosed() || sqlState(err) != "":
+		err = unknown(err, 0, w.lease.timeline)
 	case conn.PgConn().TxStatus() == 'I':
 		// The caller could not read a row; that has not stopped the commit.
 		lsn = w.late(conn)

@@ -65,6 +65,11 @@ func (s *Stack) promote(ctx context.Context, c *child, f *fault) error {
 	if !promoted {
 		return errors.New("PostgreSQL has not promoted it within 60 s")
 	}
+	// Where its recovery has ended is where it has left the old timeline.
+	var fork string
+	if err := conn.QueryRow(ctx, "SELECT pg_last_wal_replay_lsn()::text").Scan(&fork); err != nil {
+		return err
+	}
 	if err := s.cluster.setLeader(server.name); err != nil {
 		return err
 	}
@@ -82,6 +87,16 @@ func (s *Stack) promote(ctx context.Context, c *child, f *fault) error {
 	for _, other := range others {
 		if !s.runs(other) || s.cluster.mayClone(other.service.Name) != nil {
 			continue // it learns of the new primary when it starts
+		}
+		// One that has received more can never follow. It would try for ever, and show
+		// as streaming in between: it asks for all of the segment, which begins before.
+		ahead, err := isTrue(ctx, s.cluster.server(other.service.Name),
+			`SELECT greatest(pg_last_wal_replay_lsn(), pg_last_wal_receive_lsn()) > $1::pg_lsn`, fork)
+		if err == nil && ahead {
+			if err := s.rebuild(ctx, other, "had come further than the new primary"); err != nil {
+				return err
+			}
+			continue
 		}
 		if err := s.reload(other); err != nil {
 			return err
