@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 )
 
 // MaxSize bounds what is parsed, signature included, in bytes.
@@ -14,7 +15,7 @@ const MaxSize = 512
 // The text is base64url without padding of: version, flags, number of marks, and per
 // mark eight bytes of system identifier, big-endian, and four varints as Protocol
 // Buffers have them: timeline, LSN, epoch, number. There is one form per token only:
-// marks are in order, varints as short as they can be.
+// marks are in order, varints as short as they can be, the epoch of number 0 is 0.
 const (
 	version        = 1
 	flagIncomplete = 1 << 0
@@ -24,6 +25,15 @@ const (
 var ErrToken = errors.New("causal: not a token")
 
 var encoding = base64.RawURLEncoding.Strict()
+
+// decodeText is there because Strict still passes over CR and LF, so that one token
+// would have many texts.
+func decodeText(text string) ([]byte, error) {
+	if i := strings.IndexAny(text, "\r\n"); i >= 0 {
+		return nil, base64.CorruptInputError(i)
+	}
+	return encoding.DecodeString(text)
+}
 
 // String is the text of the token, unsigned, for places that only our own programs
 // write to; see [Keys.Sign] for all others. The zero token has the empty text.
@@ -63,7 +73,7 @@ func Parse(text string) (Token, error) {
 	if len(text) > MaxSize {
 		return Token{}, fmt.Errorf("%w: %d bytes are more than %d", ErrToken, len(text), MaxSize)
 	}
-	body, err := encoding.DecodeString(text)
+	body, err := decodeText(text)
 	if err != nil {
 		return Token{}, fmt.Errorf("%w: %w", ErrToken, err)
 	}
@@ -144,6 +154,9 @@ func decodeMark(b []byte) (Mark, []byte, error) {
 	m.Timeline, m.LSN, m.Epoch, m.Number = uint32(numbers[0]), LSN(numbers[1]), numbers[2], numbers[3]
 	if m.LSN == 0 {
 		return Mark{}, nil, errors.New("a mark has no position")
+	}
+	if m.Number == 0 && m.Epoch != 0 {
+		return Mark{}, nil, errors.New("a mark has an epoch without a number")
 	}
 	return m, b, nil
 }

@@ -38,10 +38,22 @@ func NewKeys(secrets ...[]byte) (Keys, error) {
 		}
 		k.keys = append(k.keys, slices.Clone(secret))
 	}
-	return k, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return Keys{}, err
+	}
+	return k, nil
 }
 
-// Sign returns the token's text with its signature: text "." base64url(tag), where
+// IsZero reports whether there is no key.
+func (k Keys) IsZero() bool { return len(k.keys) == 0 }
+
+// String says how many keys there are, and shows none: a configuration gets logged.
+func (k Keys) String() string { return fmt.Sprintf("causal.Keys(%d)", len(k.keys)) }
+
+// GoString is [Keys.String].
+func (k Keys) GoString() string { return k.String() }
+
+// Sign needs a key, and returns the token's text with its signature: text "." base64url(tag), where
 // tag is the first 16 bytes of HMAC-SHA256(key, "causal-token." text). The zero token
 // has the empty text.
 func (k Keys) Sign(t Token) string {
@@ -65,7 +77,7 @@ func (k Keys) Verify(signed string) (Token, error) {
 	if !ok || text == "" {
 		return Token{}, fmt.Errorf("%w: it has no signature", ErrToken)
 	}
-	tag, err := encoding.DecodeString(signature)
+	tag, err := decodeText(signature)
 	if err != nil || len(tag) != macSize {
 		return Token{}, fmt.Errorf("%w: its signature has not the right form", ErrToken)
 	}

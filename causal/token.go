@@ -58,6 +58,9 @@ func (t Token) Add(m Mark) Token {
 	if m.LSN == 0 {
 		return t
 	}
+	if m.Number == 0 {
+		m.Epoch = 0 // as merging has it: the same mark twice must be the same as once
+	}
 	at, found := slices.BinarySearchFunc(t.marks, m, Mark.compare)
 	if found {
 		merged := t.marks[at].merge(m)

@@ -1,0 +1,211 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/loadlinehq/loadline/causal"
+)
+
+func TestGateIsFirstComeFirstServed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate("g", 1, 3)
+		enter := func() error { return g.enter(t.Context(), time.Second) }
+		if err := enter(); err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		var order []int
+		for i := range 3 {
+			go func() {
+				if err := enter(); err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				order = append(order, i)
+				mu.Unlock()
+				g.leave()
+			}()
+			synctest.Wait()
+		}
+		if err := enter(); !errors.Is(err, ErrPoolSaturated) {
+			t.Errorf("the queue has no bound: %v", err)
+		}
+		g.leave()
+		synctest.Wait()
+		if !slices.Equal(order, []int{0, 1, 2}) || g.used != 0 || g.busy.Load() != 0 {
+			t.Errorf("order %v, %d in use, %d busy", order, g.used, g.busy.Load())
+		}
+	})
+}
+
+func TestGateWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate("g", 1, 3)
+		if err := g.enter(t.Context(), time.Second); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := g.enter(t.Context(), time.Second); !errors.Is(err, ErrPoolSaturated) || time.Since(began) != time.Second {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		why := errors.New("why")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Millisecond, why)
+		defer cancel()
+		if err := g.enter(ctx, time.Second); !errors.Is(err, why) {
+			t.Errorf("not the context's cause: %v", err)
+		}
+		g.setLimit(2, 3)
+		if err := g.enter(t.Context(), 0); err != nil {
+			t.Errorf("after raising the limit: %v", err)
+		}
+		g.setLimit(1, -1)
+		g.leave()
+		if err := g.enter(t.Context(), time.Second); !errors.Is(err, ErrPoolSaturated) {
+			t.Errorf("after lowering the limit: %v", err)
+		}
+		g.leave()
+		if g.used != 0 || g.busy.Load() != 0 || g.head != nil || g.tail != nil {
+			t.Errorf("%d in use, %d busy", g.used, g.busy.Load())
+		}
+	})
+}
+
+// Whatever comes, waits, gives up and leaves: no more than the limit are in.
+func TestGateStress(t *testing.T) {
+	t.Parallel()
+	g := newGate("g", 3, 100)
+	var mu sync.Mutex
+	in, most := 0, 0
+	var wait sync.WaitGroup
+	for i := range 50 {
+		wait.Go(func() {
+			for j := range 200 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i*j%5)*20*time.Microsecond)
+				if g.enter(ctx, time.Second) == nil {
+					mu.Lock()
+					in++
+					most = max(most, in)
+					mu.Unlock()
+					mu.Lock()
+					in--
+					mu.Unlock()
+					g.leave()
+				}
+				cancel()
+			}
+		})
+	}
+	wait.Wait()
+	if most > 3 || g.used != 0 || g.waiting != 0 || g.busy.Load() != 0 {
+		t.Errorf("most %d, used %d, waiting %d, busy %d", most, g.used, g.waiting, g.busy.Load())
+	}
+}
+
+func TestWithoutHeader(t *testing.T) {
+	t.Parallel()
+	for lsn, want := range map[causal.LSN]causal.LSN{
+		3*walPage + shortHeader:         3 * walPage,
+		2*walSegment + longHeader:       2 * walSegment,
+		3*walPage + shortHeader + 8:     3*walPage + shortHeader + 8,
+		2*walSegment + walPage + 40:     2*walSegment + walPage + 40,
+		3 * walPage:                     3 * walPage,
+		5*walPage - 8:                   5*walPage - 8,
+		1<<40 + 7*walPage + shortHeader: 1<<40 + 7*walPage,
+	} {
+		if got := withoutHeader(lsn); got != want {
+			t.Errorf("%v: %v, want %v", lsn, got, want)
+		}
+	}
+}
+
+// A replica that has reached what upTo says holds all that was committed until then,
+// and one whose lag is d has all from longer ago.
+func TestSamples(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		epoch := time.Unix(0, 0)
+		s := samples{gap: 10 * time.Millisecond}
+		var truth []sample
+		at, lsn := epoch, causal.LSN(1)
+		for range rapid.IntRange(1, 600).Draw(t, "polls") {
+			at = at.Add(time.Duration(rapid.IntRange(1, 40).Draw(t, "ms")) * time.Millisecond)
+			lsn += causal.LSN(rapid.IntRange(0, 3).Draw(t, "bytes"))
+			s.add(at, 1, lsn)
+			truth = append(truth, sample{at, lsn})
+		}
+		when := epoch.Add(time.Duration(rapid.IntRange(0, 20_000).Draw(t, "when")) * time.Millisecond)
+		if got, ok := s.upTo(when); ok {
+			for _, e := range truth {
+				if e.at.Before(when) && e.lsn > got {
+					t.Fatalf("upTo(%v) = %d, and the primary was at %d before", when.Sub(epoch), got, e.lsn)
+				}
+			}
+		}
+		replica := causal.LSN(rapid.IntRange(0, int(lsn)).Draw(t, "replica"))
+		lag := s.lag(replica, at)
+		for _, e := range truth[max(0, len(truth)-200):] {
+			if e.lsn > replica && at.Sub(e.at) > lag+2*s.gap+80*time.Millisecond {
+				t.Fatalf("lag %v, and the primary was past the replica %v ago", lag, at.Sub(e.at))
+			}
+		}
+	})
+}
+
+// The position is that of the last promotion for what came before it, and a restart of
+// a server that was promoted does not move it.
+func TestForks(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name     string
+		forks    map[uint32]causal.LSN
+		mark     causal.Mark
+		newest   uint32
+		survived bool
+		fork     causal.LSN
+	}{
+		{"before", map[uint32]causal.LSN{2: 100}, causal.Mark{Timeline: 1, LSN: 100}, 2, true, 100},
+		{"after", map[uint32]causal.LSN{2: 100}, causal.Mark{Timeline: 1, LSN: 101}, 2, false, 100},
+		{"not known", nil, causal.Mark{Timeline: 1, LSN: 101}, 2, false, 0},
+		{"two failovers", map[uint32]causal.LSN{2: 100, 3: 200}, causal.Mark{Timeline: 1, LSN: 150}, 3, false, 100},
+		{"lost by the second", map[uint32]causal.LSN{2: 100, 3: 200}, causal.Mark{Timeline: 2, LSN: 201}, 3, false, 200},
+		{"past one that is known", map[uint32]causal.LSN{3: 200}, causal.Mark{Timeline: 1, LSN: 201}, 3, false, 200},
+		{"before one that is known", map[uint32]causal.LSN{3: 200}, causal.Mark{Timeline: 1, LSN: 150}, 3, false, 0},
+	} {
+		r := &Router{lost: lost{forks: test.forks}}
+		fork, survived := r.survived(test.mark, test.newest)
+		if fork != test.fork || survived != test.survived {
+			t.Errorf("%s: %d, %t, want %d, %t", test.name, fork, survived, test.fork, test.survived)
+		}
+	}
+}
+
+// Choosing costs a comparison per replica.
+func BenchmarkChoose(b *testing.B) {
+	r := &Router{config: Config{LagLimit: time.Second}}
+	c := &cluster{system: 7, timeline: 1}
+	for i := range 2 {
+		n := &node{index: i, gate: newGate("n", 10, 10)}
+		n.state.Store(&state{timeline: 1, lsn: 1000})
+		c.replicas = append(c.replicas, n)
+	}
+	session := causal.NewSession(causal.NewToken(causal.Mark{System: 7, Timeline: 1, LSN: 900}))
+	ctx := causal.WithSession(b.Context(), session)
+	o := &readOptions{}
+	b.ReportAllocs()
+	for b.Loop() {
+		n := r.needOf(ctx, c, o)
+		if r.pick(c, &n, 0) == nil {
+			b.Fatal("none")
+		}
+	}
+}
