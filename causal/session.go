@@ -10,6 +10,7 @@ import (
 type Session struct {
 	token   atomic.Pointer[Token]
 	changed atomic.Bool
+	doubt   atomic.Bool
 }
 
 // NewSession returns a session that has seen what the token says.
@@ -22,11 +23,16 @@ func NewSession(t Token) *Session {
 // Token returns what has been seen.
 func (s *Session) Token() Token { return *s.token.Load() }
 
-// Mark is [Token.Mark] of the session's token, and whether that is incomplete.
+// Doubt says that the client may have seen more than the session knows, for now: it
+// reads primaries, and no cache. Other than [Unknown], it is not told to the client, and
+// ends with the session.
+func (s *Session) Doubt() { s.doubt.Store(true) }
+
+// Mark is [Token.Mark] of the session's token, and whether there may be more.
 func (s *Session) Mark(system uint64) (m Mark, ok, incomplete bool) {
 	t := s.token.Load()
 	m, ok = t.Mark(system)
-	return m, ok, t.incomplete
+	return m, ok, t.incomplete || s.doubt.Load()
 }
 
 // Add notes that m has been seen.

@@ -1,0 +1,169 @@
+package causal
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// HeaderName is the header, and the trailer, that a token travels in, and the cookie's
+// default name.
+const HeaderName = "Causal-Token"
+
+const (
+	// DefaultCookieAge is a guess: longer than a failover takes, so that who has lost a
+	// write in it is told.
+	DefaultCookieAge = 24 * time.Hour
+	// DefaultStoreTimeout is a guess: what a page can wait for, and Redis never needs.
+	DefaultStoreTimeout = 100 * time.Millisecond
+	// maxPresented bounds the tokens of one request that are looked at.
+	maxPresented = 4
+)
+
+// HTTPConfig says how sessions travel between requests. Only Keys are required.
+type HTTPConfig struct {
+	// Keys sign what is given to clients.
+	Keys Keys
+
+	// Store and Principal, both or neither, are for clients that keep neither cookie nor
+	// header. Principal returns who has been authenticated, or the empty string; so the
+	// handler belongs behind authentication.
+	Store     Store
+	Principal func(*http.Request) string
+	// StoreTimeout bounds each use of the store. Default 100 ms. When it is too small,
+	// reads go to the primary without need; while the store hangs, every request waits for it.
+	StoreTimeout time.Duration
+
+	// AbsentMeansNew takes a request with neither a token nor a known principal for that of
+	// a client which has not written yet. By default it may be one that keeps nothing, and
+	// reads the primary. Set it when all clients keep the cookie, as browsers do.
+	AbsentMeansNew bool
+
+	// CookieName is the cookie's. Default Causal-Token.
+	CookieName string
+	// CookieAge is how long a client keeps it. Default 24 h. It must be longer than a
+	// replica may lag.
+	CookieAge time.Duration
+	// InsecureCookie sends it over plain HTTP as well.
+	InsecureCookie bool
+	// DisableCookie leaves the header alone.
+	DisableCookie bool
+
+	// Logger is told when the store fails. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// Validate reports all fields that cannot be.
+func (c HTTPConfig) Validate() error {
+	var errs []error
+	if c.Keys.IsZero() {
+		errs = append(errs, errors.New("causal: HTTPConfig.Keys: there is none; see NewKeys"))
+	}
+	if (c.Store == nil) != (c.Principal == nil) {
+		errs = append(errs, errors.New("causal: HTTPConfig.Store and Principal: one is of no use without the other"))
+	}
+	if c.StoreTimeout < 0 || c.CookieAge < 0 || c.CookieAge > 0 && c.CookieAge < time.Second {
+		errs = append(errs, fmt.Errorf("causal: HTTPConfig.StoreTimeout (%v) must not be negative, and CookieAge (%v) at least a second", c.StoreTimeout, c.CookieAge))
+	}
+	return errors.Join(errs...)
+}
+
+// HTTP gives each request a session, and its client the token.
+type HTTP struct{ c HTTPConfig }
+
+// NewHTTP checks the configuration.
+func NewHTTP(c HTTPConfig) (*HTTP, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	c.StoreTimeout = cmp.Or(c.StoreTimeout, DefaultStoreTimeout)
+	c.CookieName = cmp.Or(c.CookieName, HeaderName)
+	c.CookieAge = cmp.Or(c.CookieAge, DefaultCookieAge)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return &HTTP{c}, nil
+}
+
+// Handler puts a session into the context of each request that next gets: with what
+// the header and the cookie say, and the store. A token that is not by one of the keys
+// is worth nothing, is not the client's fault, and is replaced.
+//
+// When the session has changed, the client gets the token with the answer's header. What
+// changes after the first byte goes to the store and into a trailer, which browsers do
+// not show to anyone: write before you answer. The store is told before the client
+// is; when that fails, a client that keeps nothing may read the past until replicas have
+// caught up.
+func (h *HTTP) Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a := &answer{ResponseWriter: w, h: h, ctx: r.Context()}
+		a.begin(r)
+		returned := false
+		defer func() {
+			if returned {
+				a.end()
+			} else { // it panics: nobody is answered, and what was written is still there
+				a.save(a.session.Token())
+			}
+		}()
+		next.ServeHTTP(a, r.WithContext(WithSession(r.Context(), a.session)))
+		returned = true
+	})
+}
+
+func (a *answer) begin(r *http.Request) {
+	h := a.h
+	var t Token
+	known := h.c.AbsentMeansNew
+	presented := r.Header.Values(HeaderName)
+	if !h.c.DisableCookie {
+		for _, cookie := range r.CookiesNamed(h.c.CookieName) {
+			presented = append(presented[:len(presented):len(presented)], cookie.Value)
+		}
+	}
+	bad := len(presented) > maxPresented
+	for _, signed := range presented[:min(len(presented), maxPresented)] {
+		u, err := h.c.Keys.Verify(signed)
+		if err != nil {
+			bad = true
+			continue
+		}
+		t, known = t.Merge(u), known || signed != ""
+	}
+	var stored Token
+	if h.c.Principal != nil {
+		a.principal = h.c.Principal(r)
+	}
+	if a.principal != "" {
+		ctx, cancel := context.WithTimeout(a.ctx, h.c.StoreTimeout)
+		var err error
+		stored, err = h.c.Store.Load(ctx, a.principal)
+		cancel()
+		if err != nil {
+			h.c.Logger.WarnContext(a.ctx, "causal: the store has not answered; the request reads the primary", "error", err)
+		}
+		known = err == nil && !stored.Incomplete()
+		stored.incomplete = false // a doubt of the store's, which the client must not keep
+	}
+	a.replace = bad
+	a.session = NewSession(t.Merge(stored))
+	if bad || !known {
+		a.session.Doubt()
+	}
+}
+
+// answer sets the token before the first byte.
+type answer struct {
+	http.ResponseWriter
+	h         *HTTP
+	ctx       context.Context
+	session   *Session
+	principal string
+	replace   bool // the client has a token that is worth nothing
+	begun     bool
+	told      Token // with the header
+}

@@ -1,0 +1,316 @@
+package causal_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/loadlinehq/loadline/causal"
+)
+
+var key = []byte("0123456789abcdef0123456789abcdef")
+
+func keys(t testing.TB, secrets ...[]byte) causal.Keys {
+	t.Helper()
+	if len(secrets) == 0 {
+		secrets = [][]byte{key}
+	}
+	k, err := causal.NewKeys(secrets...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func at(lsn causal.LSN) causal.Mark { return causal.Mark{System: 7, Timeline: 1, LSN: lsn} }
+
+// serve runs a handler behind the session's, on a real server, and makes one request.
+func serve(t *testing.T, change func(*causal.HTTPConfig), handler http.HandlerFunc, request func(*http.Request)) *http.Response {
+	t.Helper()
+	c := causal.HTTPConfig{Keys: keys(t), Logger: slog.New(slog.DiscardHandler)}
+	if change != nil {
+		change(&c)
+	}
+	h, err := causal.NewHTTP(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(h.Handler(handler))
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	server.Start()
+	defer server.Close()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if request != nil {
+		request(r)
+	}
+	response, err := server.Client().Do(r)
+	if err != nil {
+		return nil
+	}
+	_, _ = io.Copy(io.Discard, response.Body)
+	_ = response.Body.Close()
+	return response
+}
+
+func session(r *http.Request) *causal.Session { return causal.FromContext(r.Context()) }
+
+func with(mark causal.Mark, t *testing.T) func(*http.Request) {
+	signed := keys(t).Sign(causal.NewToken(mark))
+	return func(r *http.Request) { r.Header.Set(causal.HeaderName, signed) }
+}
+
+// What the handler has written is told before the first byte, however that is sent.
+func TestTold(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]http.HandlerFunc{
+		"nothing": func(http.ResponseWriter, *http.Request) {},
+		"header":  func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusCreated) },
+		"hints": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusEarlyHints)
+			w.WriteHeader(http.StatusOK)
+		},
+		"body":     func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "text") },
+		"flush":    func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush() },
+		"control":  func(w http.ResponseWriter, _ *http.Request) { _ = http.NewResponseController(w).Flush() },
+		"readfrom": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, strings.NewReader("text")) },
+	} {
+		response := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
+			session(r).Add(at(5))
+			answer(w, r)
+		}, nil)
+		token, err := keys(t).Verify(response.Header.Get(causal.HeaderName))
+		if err != nil || !token.Equal(causal.NewToken(at(5))) {
+			t.Errorf("%s: %v, %v", name, token, err)
+		}
+		cookies := response.Cookies()
+		if len(cookies) != 1 || cookies[0].Value != response.Header.Get(causal.HeaderName) || !cookies[0].Secure || !cookies[0].HttpOnly || cookies[0].MaxAge != 86400 {
+			t.Errorf("%s: cookies %v", name, cookies)
+		}
+		if response.Header.Get("Cache-Control") != "private" {
+			t.Errorf("%s: Cache-Control %q", name, response.Header.Get("Cache-Control"))
+		}
+	}
+}
+
+func TestUnchangedIsNotTold(t *testing.T) {
+	t.Parallel()
+	response := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		session(r).Add(at(5)) // seen already
+		w.WriteHeader(http.StatusNoContent)
+	}, with(at(6), t))
+	if len(response.Cookies()) > 0 || response.Header.Get(causal.HeaderName) != "" || response.Header.Get("Cache-Control") != "" {
+		t.Errorf("%v", response.Header)
+	}
+}
+
+// A write after the first byte is told at the end.
+func TestTrailer(t *testing.T) {
+	t.Parallel()
+	response := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		session(r).Add(at(5))
+	}, nil)
+	token, err := keys(t).Verify(response.Trailer.Get(causal.HeaderName))
+	if err != nil || !token.Equal(causal.NewToken(at(5))) || response.Header.Get(causal.HeaderName) != "" {
+		t.Errorf("%v, %v, %v", token, err, response.Header)
+	}
+}
+
+// Header and cookie are merged; whoever brings nothing, or nothing of worth, may have
+// seen anything.
+func TestBegin(t *testing.T) {
+	t.Parallel()
+	other := keys(t, []byte("another key of at least 16 bytes")).Sign(causal.NewToken(at(9)))
+	rotated := keys(t, []byte("the key that comes after the old"), key)
+	cookie := func(value string) func(*http.Request) {
+		return func(r *http.Request) { r.AddCookie(&http.Cookie{Name: causal.HeaderName, Value: value}) }
+	}
+	for _, test := range []struct {
+		name       string
+		change     func(*causal.HTTPConfig)
+		request    func(*http.Request)
+		lsn        causal.LSN
+		incomplete bool
+		replaced   bool
+	}{
+		{name: "nothing", incomplete: true},
+		{name: "nothing, from a browser", change: func(c *causal.HTTPConfig) { c.AbsentMeansNew = true }},
+		{name: "header", request: with(at(5), t), lsn: 5},
+		{name: "cookie", request: cookie(keys(t).Sign(causal.NewToken(at(6)))), lsn: 6},
+		{name: "both", request: func(r *http.Request) {
+			with(at(5), t)(r)
+			cookie(keys(t).Sign(causal.NewToken(at(6))))(r)
+		}, lsn: 6},
+		{
+			name: "a cookie that is not asked for", change: func(c *causal.HTTPConfig) { c.DisableCookie = true },
+			request: cookie(keys(t).Sign(causal.NewToken(at(6)))), incomplete: true,
+		},
+		{name: "another's key", request: cookie(other), incomplete: true, replaced: true},
+		{
+			name: "another's key, from a browser", change: func(c *causal.HTTPConfig) { c.AbsentMeansNew = true },
+			request: cookie(other), incomplete: true, replaced: true,
+		},
+		{name: "an old key", change: func(c *causal.HTTPConfig) { c.Keys = rotated }, request: with(at(5), t), lsn: 5},
+		{name: "too many", request: func(r *http.Request) {
+			for range 10 {
+				r.Header.Add(causal.HeaderName, keys(t).Sign(causal.NewToken(at(5))))
+			}
+		}, lsn: 5, incomplete: true, replaced: true},
+		{name: "too long", request: func(r *http.Request) { r.Header.Set(causal.HeaderName, strings.Repeat("a", 4000)) }, incomplete: true, replaced: true},
+	} {
+		response := serve(t, test.change, func(_ http.ResponseWriter, r *http.Request) {
+			m, _, incomplete := session(r).Mark(7)
+			if m.LSN != test.lsn || incomplete != test.incomplete {
+				t.Errorf("%s: %v, incomplete: %t", test.name, m, incomplete)
+			}
+			if session(r).Token().Incomplete() {
+				t.Errorf("%s: the doubt would travel", test.name)
+			}
+		}, test.request)
+		if replaced := len(response.Cookies()) == 1; replaced != test.replaced {
+			t.Errorf("%s: replaced: %t", test.name, replaced)
+		}
+	}
+}
+
+// faulty is a store that can be away.
+type faulty struct {
+	causal.Store
+	away  bool
+	saves int
+}
+
+func (f *faulty) Load(ctx context.Context, principal string) (causal.Token, error) {
+	if f.away {
+		return causal.Token{}, errors.New("away")
+	}
+	return f.Store.Load(ctx, principal)
+}
+
+func (f *faulty) Save(ctx context.Context, principal string, t causal.Token) error {
+	f.saves++
+	if f.away {
+		return errors.New("away")
+	}
+	return f.Store.Save(ctx, principal, t)
+}
+
+// A client that keeps nothing is known by who it is. When the store is away it reads
+// the primary, for as long as that lasts.
+func TestStore(t *testing.T) {
+	t.Parallel()
+	memory, err := causal.NewMemory(causal.MemoryConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := &faulty{Store: memory}
+	change := func(c *causal.HTTPConfig) {
+		c.Store, c.Principal = store, func(r *http.Request) string { return r.Header.Get("User") }
+	}
+	as := func(user string) func(*http.Request) { return func(r *http.Request) { r.Header.Set("User", user) } }
+	check := func(user string, lsn causal.LSN, incomplete bool) {
+		t.Helper()
+		serve(t, change, func(_ http.ResponseWriter, r *http.Request) {
+			if m, _, doubt := session(r).Mark(7); m.LSN != lsn || doubt != incomplete {
+				t.Errorf("%s: %v, incomplete: %t", user, m, doubt)
+			}
+		}, as(user))
+	}
+	check("ann", 0, false)
+	serve(t, change, func(w http.ResponseWriter, r *http.Request) {
+		session(r).Add(at(5))
+		w.WriteHeader(http.StatusOK)
+		if kept, _ := memory.Load(r.Context(), "ann"); !kept.Equal(causal.NewToken(at(5))) {
+			t.Errorf("told before it is stored: %v", kept)
+		}
+		session(r).Add(at(6)) // for the trailer
+	}, as("ann"))
+	check("ann", 6, false)
+	check("bob", 0, false)
+	check("", 0, true)
+	serve(t, change, func(_ http.ResponseWriter, r *http.Request) {
+		session(r).Add(at(7))
+		panic(http.ErrAbortHandler)
+	}, as("ann"))
+	check("ann", 7, false)
+	store.away = true
+	check("ann", 0, true)
+	store.saves = 0
+	response := serve(t, change, func(_ http.ResponseWriter, r *http.Request) { session(r).Add(at(8)) }, as("ann"))
+	if token, err := keys(t).Verify(response.Header.Get(causal.HeaderName)); err != nil || token.Incomplete() || store.saves != 2 {
+		t.Errorf("%v, %v, %d saves", token, err, store.saves)
+	}
+}
+
+func TestHTTPConfig(t *testing.T) {
+	t.Parallel()
+	_, err := causal.NewHTTP(causal.HTTPConfig{Principal: func(*http.Request) string { return "" }, StoreTimeout: -1})
+	for _, want := range []string{"Keys", "Principal", "StoreTimeout"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
+
+// Tokens are kept for their time, or the store says that it cannot tell.
+func TestMemory(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, err := causal.NewMemory(causal.MemoryConfig{TTL: time.Minute, MaxEntries: 8})
+		if err != nil {
+			t.Fatal(err)
+		}
+		save := func(who string, lsn causal.LSN) {
+			if err := m.Save(t.Context(), who, causal.NewToken(at(lsn))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := func(who string, token causal.Token) {
+			t.Helper()
+			if got, err := m.Load(t.Context(), who); err != nil || !got.Equal(token) {
+				t.Errorf("%s: %v, %v, want %v", who, got, err, token)
+			}
+		}
+		save("ann", 5)
+		save("ann", 4)
+		want("ann", causal.NewToken(at(5)))
+		want("bob", causal.Token{})
+		for _, who := range strings.Split("cdefghijklm", "") {
+			save(who, 1)
+		}
+		want("ann", causal.Unknown()) // was dropped before its time
+		want("bob", causal.Unknown())
+		want("m", causal.NewToken(at(1)))
+		time.Sleep(time.Minute)
+		want("bob", causal.Token{})
+		save("n", 1) // turns
+		want("m", causal.NewToken(at(1)))
+		time.Sleep(time.Minute)
+		save("o", 1)
+		want("m", causal.Token{})
+	})
+}
+
+func BenchmarkHandler(b *testing.B) {
+	h, err := causal.NewHTTP(causal.HTTPConfig{Keys: keys(b)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	handler := h.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header.Set(causal.HeaderName, keys(b).Sign(causal.NewToken(at(5))))
+	b.ReportAllocs()
+	for b.Loop() {
+		handler.ServeHTTP(httptest.NewRecorder(), r)
+	}
+}
