@@ -149,7 +149,7 @@ func (r *Router) forRead(ctx context.Context, o *readOptions, tried *uint64) (le
 		if node := r.pick(c, &n, *tried); node != nil {
 			conn, err := node.acquire(ctx)
 			switch {
-			case err == nil && node.proven(conn.Conn(), n.timeline, n.target):
+			case err == nil && infoOf(conn.Conn()).proven(node.state.Load(), n.timeline, n.target):
 				return lease{node: node, conn: conn, timeline: n.timeline}, nil
 			case err == nil: // the server was restarted since it was asked
 				node.release(conn)

@@ -76,7 +76,7 @@ type Config struct {
 	Configure func(*pgxpool.Config)
 	// LostWrite is told of each acknowledged write that a failover has lost, as soon as
 	// that is known: of this process's own, and of those that sessions come with. It
-	// must not block.
+	// must neither block nor use the router.
 	LostWrite func(LostWrite)
 	// Logger gets what an operator should know. Default slog.Default().
 	Logger *slog.Logger

@@ -79,7 +79,7 @@ func (r *Router) acknowledged(m causal.Mark) {
 func (r *Router) reportOwn(newest uint32) {
 	own := r.lost.own
 	r.lost.own, r.lost.ownNext = nil, 0
-	unknown := 0
+	unknown, gone := 0, 0
 	for _, m := range own {
 		if m.Timeline >= newest {
 			continue
@@ -89,6 +89,10 @@ func (r *Router) reportOwn(newest uint32) {
 			continue
 		}
 		r.judge(m, newest)
+		gone++
+	}
+	if gone > 0 {
+		r.log.Error("db: a failover has lost acknowledged writes of this process", "writes", gone, "timeline", newest, "fork", r.lost.forks[newest].String())
 	}
 	if unknown > 0 {
 		r.log.Error("db: a failover may have lost writes of this process: the promoted server was not watched before, so where it left the old timeline is not known",
@@ -117,7 +121,7 @@ func (r *Router) judge(m causal.Mark, newest uint32) causal.Mark {
 	}
 	r.lost.reported[key] = struct{}{}
 	r.lostWrites.Add(1)
-	r.log.Error("db: a failover has lost an acknowledged write", "lsn", m.LSN.String(), "timeline", m.Timeline,
+	r.log.Debug("db: a failover has lost an acknowledged write", "lsn", m.LSN.String(), "timeline", m.Timeline,
 		"fork", fork.String(), "new_timeline", newest, "certain", fork != 0)
 	if r.config.LostWrite != nil {
 		r.config.LostWrite(LostWrite{Mark: m, Fork: fork, Timeline: newest})

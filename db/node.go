@@ -168,14 +168,13 @@ func (n *node) identify(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// proven reports whether the connection's server is at or past a position on the
-// timeline, as a replica; see connInfo.since.
-func (n *node) proven(conn *pgx.Conn, timeline uint32, target causal.LSN) bool {
-	info := infoOf(conn)
-	if s := n.state.Load(); s.err == nil && !s.at.Before(info.since) {
-		return !s.primary && s.timeline == timeline && s.lsn >= target
+// proven reports whether the connection's server, as a replica, is at or past a
+// position on the timeline, going by what a poll has said of the node.
+func (i *connInfo) proven(s *state, timeline uint32, target causal.LSN) bool {
+	if s.err != nil || s.at.Before(i.since) {
+		s = &i.state // of an earlier life of the server, perhaps
 	}
-	return info.state.timeline == timeline && info.state.lsn >= target
+	return !s.primary && s.timeline == timeline && s.lsn >= target
 }
 
 // acquire takes a place and a connection. Who gets one calls release.

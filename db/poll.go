@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
 	"github.com/loadlinehq/loadline/causal"
 )
@@ -127,6 +129,10 @@ func (n *node) askWatched(ctx context.Context) (state, error) {
 		ctx, cancel := context.WithTimeout(ctx, n.limits.ConnectTimeout)
 		defer cancel()
 		config := n.pool.Config().ConnConfig
+		// Whether it answers in time is the question, so there is no grace.
+		config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
+			return &pgconn.DeadlineContextWatcherHandler{Conn: conn.Conn()}
+		}
 		conn, err := pgx.ConnectConfig(ctx, config)
 		if err != nil {
 			return state{}, err

@@ -40,12 +40,12 @@ func (r *Router) readQuery(ctx context.Context, o *readOptions, sql string, args
 			}
 			err = rows.Rows.Err()
 		}
-		broken := rows.lease.conn.Conn().IsClosed()
+		broken, late := rows.lease.conn.Conn().IsClosed(), bounded.Err() != nil
 		rows.finish()
 		if err == nil {
 			return rows, nil
 		}
-		if ctx.Err() != nil || bounded.Err() != nil || !elsewhere(err, broken) || attempts > len(r.nodes) {
+		if ctx.Err() != nil || late || !elsewhere(err, broken) || attempts > len(r.nodes) {
 			return nil, readError(err)
 		}
 		tried |= 1 << n.index

@@ -161,6 +161,35 @@ func TestSamples(t *testing.T) {
 	})
 }
 
+// A position that was polled before a connection was made may be of an earlier life of
+// the server, from which it has come back in the past.
+func TestProven(t *testing.T) {
+	t.Parallel()
+	made := time.Unix(1000, 0)
+	own := state{timeline: 1, lsn: 62}
+	for _, test := range []struct {
+		name string
+		s    state
+		want bool
+	}{
+		{"polled before", state{at: made.Add(-time.Second), timeline: 1, lsn: 136}, false},
+		{"polled after", state{at: made.Add(time.Second), timeline: 1, lsn: 136}, true},
+		{"polled after, not there", state{at: made.Add(time.Second), timeline: 1, lsn: 99}, false},
+		{"another timeline", state{at: made.Add(time.Second), timeline: 2, lsn: 136}, false},
+		{"promoted since", state{at: made.Add(time.Second), timeline: 1, lsn: 136, primary: true}, false},
+		{"does not answer", state{at: made.Add(time.Second), timeline: 1, lsn: 136, err: errNotAsked}, false},
+	} {
+		i := &connInfo{since: made, state: own}
+		if got := i.proven(&test.s, 1, 100); got != test.want {
+			t.Errorf("%s: %t", test.name, got)
+		}
+	}
+	i := &connInfo{since: made, state: state{timeline: 1, lsn: 100}}
+	if !i.proven(&state{err: errNotAsked}, 1, 100) {
+		t.Error("the connection's own answer is not taken")
+	}
+}
+
 // The position is that of the last promotion for what came before it, and a restart of
 // a server that was promoted does not move it.
 func TestForks(t *testing.T) {
