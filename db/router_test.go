@@ -51,6 +51,17 @@ func run(t testing.TB, config db.Config, change func(*db.Config)) *db.Router {
 	if _, err := router.Write(t.Context()).Exec(t.Context(), "CREATE TABLE IF NOT EXISTS t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0)"); err != nil {
 		t.Fatal(err)
 	}
+	for _, replica := range config.Replicas {
+		conn, err := pgx.Connect(t.Context(), replica)
+		if err != nil {
+			t.Fatal(err)
+		}
+		within(t, 10*time.Second, func() error {
+			_, err := conn.Exec(t.Context(), "SELECT FROM t")
+			return err
+		})
+		_ = conn.Close(t.Context())
+	}
 	return router
 }
 
