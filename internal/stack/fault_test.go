@@ -565,9 +565,10 @@ func TestFailedPromotion(t *testing.T) {
 	s, _ := open(t, openDir(t), 2)
 	cut := addFault(t, s, Fault{Service: "replica-2", Kind: FaultStreamCut})
 	execute(t, s.DatabaseURL(), "CREATE TABLE note (text text)")
-	// pg_promote makes a file of this name.
+	// pg_promote makes a file of this name, and cannot through a link into nowhere. A
+	// directory in its place would itself promote the server at its next signal.
 	obstacle := filepath.Join(s.cluster.dataDir("replica-1"), "promote")
-	if err := os.Mkdir(obstacle, 0o700); err != nil {
+	if err := os.Symlink(filepath.Join("nowhere", "promote"), obstacle); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.AddFault(t.Context(), Fault{Service: "replica-1", Kind: FaultPromote}); err == nil {
