@@ -18,7 +18,7 @@ type need struct {
 	timeline uint32
 	target   causal.LSN
 	ahead    bool // the session has seen a timeline that we have not
-	why      string
+	why      reason
 }
 
 // lease is a connection to a chosen server, with what must be given back.
@@ -49,7 +49,7 @@ func (r *Router) needOf(ctx context.Context, c *cluster, o *readOptions) need {
 	n := need{timeline: c.timeline}
 	switch o.policy {
 	case strong:
-		return need{primary: true, why: "strong"}
+		return need{primary: true, why: asked}
 	case anyNode:
 		return n
 	case bounded:
@@ -57,17 +57,17 @@ func (r *Router) needOf(ctx context.Context, c *cluster, o *readOptions) need {
 		target, ok := r.samples.upTo(time.Now().Add(-o.maxStale))
 		r.mu.Unlock()
 		if !ok {
-			return need{primary: true, why: "no position is that new"}
+			return need{primary: true, why: tooNew}
 		}
 		n.target = target
 		return n
 	}
 	if s == nil {
-		return need{primary: true, why: "no session"}
+		return need{primary: true, why: noSession}
 	}
 	m, ok, incomplete := s.Mark(c.system)
 	if incomplete {
-		return need{primary: true, why: "what the session has seen is not known"}
+		return need{primary: true, why: notKnown}
 	}
 	if ok {
 		n.target = m.LSN
@@ -140,7 +140,11 @@ func (r *Router) forRead(ctx context.Context, o *readOptions, tried *uint64) (le
 		c := r.cluster.Load()
 		n := r.needOf(ctx, c, o)
 		if n.primary || len(c.replicas) == 0 && !n.ahead || !r.watched() {
-			l, again, err := r.onPrimary(ctx, c, false)
+			why := n.why
+			if !n.primary {
+				why = noReplica
+			}
+			l, again, err := r.onPrimary(ctx, c, why)
 			if again {
 				continue
 			}
@@ -150,6 +154,11 @@ func (r *Router) forRead(ctx context.Context, o *readOptions, tried *uint64) (le
 			conn, err := node.acquire(ctx)
 			switch {
 			case err == nil && infoOf(conn.Conn()).proven(node.state.Load(), n.timeline, n.target):
+				why := caughtUp
+				if timer != nil {
+					why = waited
+				}
+				node.chosen[why].Add(1)
 				return lease{node: node, conn: conn, timeline: n.timeline}, nil
 			case err == nil: // the server was restarted since it was asked
 				node.release(conn)
@@ -179,7 +188,7 @@ func (r *Router) forRead(ctx context.Context, o *readOptions, tried *uint64) (le
 		if n.ahead {
 			return lease{}, because(ErrNoEligibleNode, nil, "the session has seen a newer timeline than any server here (%d)", c.timeline)
 		}
-		l, again, err := r.onPrimary(ctx, c, true)
+		l, again, err := r.onPrimary(ctx, c, fallback)
 		if again {
 			continue
 		}
@@ -189,12 +198,12 @@ func (r *Router) forRead(ctx context.Context, o *readOptions, tried *uint64) (le
 
 // onPrimary returns a connection to the primary, for a read. Again says that the
 // cluster has changed, so that what the read needs is to be asked again.
-func (r *Router) onPrimary(ctx context.Context, c *cluster, fallback bool) (l lease, again bool, err error) {
+func (r *Router) onPrimary(ctx context.Context, c *cluster, why reason) (l lease, again bool, err error) {
 	if c.primary == nil {
 		return lease{}, false, because(ErrNoEligibleNode, nil, "no replica is past what the session has seen, and no server is the primary of timeline %d", c.timeline)
 	}
 	l = lease{node: c.primary, timeline: c.timeline}
-	if fallback {
+	if why == fallback {
 		if err := r.fallback.enter(ctx, c.primary.limits.QueueWait); err != nil {
 			return lease{}, false, err
 		}
@@ -202,6 +211,7 @@ func (r *Router) onPrimary(ctx context.Context, c *cluster, fallback bool) (l le
 	}
 	l.conn, err = c.primary.acquire(ctx)
 	if err == nil && c.primary.primaryOf(l.conn.Conn(), c.timeline) {
+		c.primary.chosen[why].Add(1)
 		return l, false, nil
 	}
 	if err == nil {
@@ -247,6 +257,7 @@ func (r *Router) forWrite(ctx context.Context) (lease, error) {
 			var conn *pgxpool.Conn
 			if conn, err = c.primary.acquire(ctx); err == nil {
 				if c.primary.primaryOf(conn.Conn(), c.timeline) {
+					c.primary.chosen[writes].Add(1)
 					return lease{node: c.primary, conn: conn, timeline: c.timeline}, nil
 				}
 				c.primary.release(conn)

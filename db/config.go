@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric"
 
 	"github.com/loadlinehq/loadline/causal"
 )
@@ -78,6 +80,8 @@ type Config struct {
 	// that is known: of this process's own, and of those that sessions come with. It
 	// must neither block nor use the router.
 	LostWrite func(LostWrite)
+	// MeterProvider gets the metrics. Default: the global one.
+	MeterProvider metric.MeterProvider
 	// Logger gets what an operator should know. Default slog.Default().
 	Logger *slog.Logger
 }
@@ -118,6 +122,9 @@ func (c Config) withDefaults() Config {
 	def(&c.Wait, DefaultWait)
 	def(&c.LagLimit, DefaultLagLimit)
 	def(&c.FallbackShare, DefaultFallbackShare)
+	if c.MeterProvider == nil {
+		c.MeterProvider = otel.GetMeterProvider()
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}

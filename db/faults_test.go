@@ -310,6 +310,15 @@ func TestReadYourWrites(t *testing.T) {
 		t.Error("no lost write was reported")
 	}
 	undo(cut)
+	ctx := client(t)
+	within(t, 30*time.Second, func() error { // replica-2 had come further, and is made anew
+		var replica bool
+		err := router.Read(ctx, db.Any()).QueryRow(ctx, onReplica).Scan(&replica)
+		if err == nil && !replica {
+			err = errors.New("no replica follows the new primary")
+		}
+		return err
+	})
 	phase("promoted", nil, near)
 	undo(promoted)
 	if os.Getenv("LOADLINE_SLOW") != "" && reads < 100_000 {

@@ -23,6 +23,8 @@ type gate struct {
 	timeouts int64
 	refused  int64
 
+	waited func(time.Duration) // told of each wait, however it ends
+
 	busy atomic.Int32 // used + waiting, to choose by without the lock
 }
 
@@ -58,6 +60,10 @@ func (g *gate) enter(ctx context.Context, wait time.Duration) error {
 
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
+	if g.waited != nil {
+		began := time.Now()
+		defer func() { g.waited(time.Since(began)) }()
+	}
 	var err error
 	select {
 	case <-w.admitted:

@@ -84,12 +84,14 @@ func (r *Router) reportOwn(newest uint32) {
 		if m.Timeline >= newest {
 			continue
 		}
-		if fork, ok := r.survived(m, newest); !ok && fork == 0 {
+		switch fork, ok := r.survived(m, newest); {
+		case ok:
+		case fork == 0:
 			unknown++
-			continue
+		default:
+			gone++
+			r.judge(m, newest)
 		}
-		r.judge(m, newest)
-		gone++
 	}
 	if gone > 0 {
 		r.log.Error("db: a failover has lost acknowledged writes of this process", "writes", gone, "timeline", newest, "fork", r.lost.forks[newest].String())

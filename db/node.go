@@ -30,6 +30,8 @@ type node struct {
 	// lag is how long ago the primary has been where this node is, in nanoseconds.
 	lag  atomic.Int64
 	kick chan struct{}
+	// chosen counts why calls have come here.
+	chosen [reasons]atomic.Int64
 
 	// standbySince is the start time of the server when it was last seen as a standby.
 	// Guarded by Router.mu.

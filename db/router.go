@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
+
 	"github.com/loadlinehq/loadline/causal"
 )
 
@@ -32,6 +34,7 @@ type Router struct {
 	closed  atomic.Bool
 
 	lostWrites atomic.Int64
+	metrics    metric.Registration
 
 	mu      sync.Mutex
 	samples samples
@@ -69,6 +72,10 @@ func Open(ctx context.Context, c Config) (*Router, error) {
 		}
 		n.index = i
 		r.nodes = append(r.nodes, n)
+	}
+	if err := r.observe(); err != nil {
+		r.Close()
+		return nil, err
 	}
 	// The first decides which cluster it is, so the others wait for it.
 	r.nodes[0].poll(ctx)
@@ -128,6 +135,11 @@ func (r *Router) Run(ctx context.Context) error {
 func (r *Router) Close() {
 	if r.closed.Swap(true) {
 		return
+	}
+	if r.metrics != nil {
+		if err := r.metrics.Unregister(); err != nil {
+			r.log.Warn("db: metrics", "error", err)
+		}
 	}
 	for _, n := range r.nodes {
 		if !r.running.Load() {
