@@ -190,6 +190,55 @@ func TestProven(t *testing.T) {
 	}
 }
 
+// Only a replica that answers, of the primary's own timeline, within the lag limit and
+// at or past the mark may be chosen, and of those the least busy.
+func TestPick(t *testing.T) {
+	t.Parallel()
+	type replica struct {
+		state state
+		lag   time.Duration
+		busy  int32
+	}
+	good := state{timeline: 2, lsn: 100}
+	for _, test := range []struct {
+		name     string
+		replicas []replica
+		tried    uint64
+		ahead    bool
+		want     int // -1: none
+	}{
+		{"there", []replica{{state: good}}, 0, false, 0},
+		{"not there", []replica{{state: state{timeline: 2, lsn: 99}}}, 0, false, -1},
+		{"further on the timeline that a failover has ended", []replica{{state: state{timeline: 1, lsn: 500}}}, 0, false, -1},
+		{"timeline not known", []replica{{state: state{lsn: 500}}}, 0, false, -1},
+		{"a primary", []replica{{state: state{timeline: 2, lsn: 500, primary: true}}}, 0, false, -1},
+		{"does not answer", []replica{{state: state{timeline: 2, lsn: 500, err: errNotAsked}}}, 0, false, -1},
+		{"lags", []replica{{state: good, lag: time.Minute}}, 0, false, -1},
+		{"tried", []replica{{state: good}, {state: good, busy: 9}}, 1, false, 1},
+		{"the least busy", []replica{{state: good, busy: 3}, {state: good, busy: 1}, {state: good, busy: 2}}, 0, false, 1},
+		{"the session is ahead", []replica{{state: good}}, 0, true, -1},
+	} {
+		r := &Router{config: Config{LagLimit: time.Second}}
+		c := &cluster{timeline: 2}
+		for i, replica := range test.replicas {
+			n := &node{index: i, gate: newGate("n", 10, 10)}
+			n.state.Store(&replica.state)
+			n.lag.Store(int64(replica.lag))
+			n.gate.busy.Store(replica.busy)
+			c.replicas = append(c.replicas, n)
+		}
+		for range 4 { // wherever the turn begins
+			got := -1
+			if n := r.pick(c, &need{timeline: 2, target: 100, ahead: test.ahead}, test.tried); n != nil {
+				got = n.index
+			}
+			if got != test.want {
+				t.Errorf("%s: %d, want %d", test.name, got, test.want)
+			}
+		}
+	}
+}
+
 // The position is that of the last promotion for what came before it, and a restart of
 // a server that was promoted does not move it.
 func TestForks(t *testing.T) {
