@@ -36,6 +36,12 @@ var forbidden = map[string]map[string]string{
 		"golang.org":          "it is the standard library's alone, so that everything may import it",
 		"go.opentelemetry.io": "it is the standard library's alone, so that everything may import it",
 	},
+	"/causal/redisstore": {
+		"testing":              "it would be linked into every program",
+		module + "/db":         "it knows Redis alone",
+		module + "/internal":   "an application imports it as it is",
+		"github.com/jackc/pgx": "it knows Redis alone",
+	},
 	"/db": {
 		"testing":                     "it would be linked into every program",
 		module + "/internal":          "an application imports it as it is",

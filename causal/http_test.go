@@ -226,7 +226,7 @@ func TestStore(t *testing.T) {
 			}
 		}, as(user))
 	}
-	check("ann", 0, false)
+	check("ann", 0, true) // an earlier process may have known her
 	serve(t, change, func(w http.ResponseWriter, r *http.Request) {
 		session(r).Add(at(5))
 		w.WriteHeader(http.StatusOK)
@@ -236,7 +236,6 @@ func TestStore(t *testing.T) {
 		session(r).Add(at(6)) // for the trailer
 	}, as("ann"))
 	check("ann", 6, false)
-	check("bob", 0, false)
 	check("", 0, true)
 	serve(t, change, func(_ http.ResponseWriter, r *http.Request) {
 		session(r).Add(at(7))
@@ -284,7 +283,10 @@ func TestMemory(t *testing.T) {
 		save("ann", 5)
 		save("ann", 4)
 		want("ann", causal.NewToken(at(5)))
+		want("bob", causal.Unknown()) // an earlier process may have known him
+		time.Sleep(time.Minute)
 		want("bob", causal.Token{})
+		save("ann", 3)
 		for _, who := range strings.Split("cdefghijklm", "") {
 			save(who, 1)
 		}

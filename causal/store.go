@@ -20,15 +20,15 @@ type Store interface {
 
 // Defaults of [MemoryConfig].
 const (
-	// DefaultStoreTTL is a guess: many times what a replica may lag and still be read.
-	DefaultStoreTTL = time.Hour
+	// DefaultStoreTTL is ten times what db lets a replica lag and still be read.
+	DefaultStoreTTL = 5 * time.Minute
 	// DefaultStoreEntries takes some 20 MB.
 	DefaultStoreEntries = 100_000
 )
 
 // MemoryConfig bounds a [Memory].
 type MemoryConfig struct {
-	// TTL is how long a token is kept at least. Default 1 h. When replicas may lag longer,
+	// TTL is how long a token is kept at least. Default 5 min. When replicas may lag longer,
 	// their readers see the past.
 	TTL time.Duration
 	// MaxEntries bounds the tokens. Default 100 000. When more come within the TTL,
@@ -37,7 +37,8 @@ type MemoryConfig struct {
 }
 
 // Memory is a [Store] for an application that runs in one instance, and for tests:
-// what one process saves another does not find.
+// what one process saves another does not find. What an earlier process had is gone, so
+// until the TTL has passed it answers [Unknown] for principals that it does not find.
 type Memory struct {
 	ttl time.Duration
 	max int
@@ -59,6 +60,7 @@ func NewMemory(c MemoryConfig) (*Memory, error) {
 	if m.ttl == 0 {
 		m.ttl = DefaultStoreTTL
 	}
+	m.doubt = m.turned.Add(m.ttl)
 	if m.max == 0 {
 		m.max = DefaultStoreEntries
 	}

@@ -39,7 +39,8 @@ type node struct {
 
 	// conn watches the server. It belongs to the goroutine that polls.
 	conn     *pgx.Conn
-	timeline uint32 // the newest that was seen over conn
+	timeline uint32    // the newest that was seen over conn
+	silent   time.Time // since when it accepts and does not answer
 
 	mu    sync.Mutex
 	conns map[*netConn]struct{}

@@ -156,3 +156,30 @@ func TestSilentReplica(t *testing.T) {
 		return nil
 	})
 }
+
+// A transaction without a deadline does not wait for ever for a primary that accepts
+// and never answers.
+func TestSilentPrimary(t *testing.T) {
+	t.Parallel()
+	d := stacktest.Postgres(t)
+	dsn, proxy := proxied(t, d.URL)
+	router := run(t, db.Config{Primary: dsn}, func(c *db.Config) { c.PrimaryPool.QueryTimeout = 300 * time.Millisecond })
+	began := time.Now()
+	err := router.InTx(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
+		if err := proxy.Add("silent", faultproxy.Fault{Kind: faultproxy.Stall}); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, "INSERT INTO t VALUES ($1)", 1)
+		return err
+	})
+	if took := time.Since(began); err == nil || errors.Is(err, db.ErrOutcomeUnknown) || took > 6*time.Second {
+		t.Errorf("%v after %v", err, took)
+	}
+	if err := proxy.Remove("silent"); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 10*time.Second, func() error {
+		_, err := router.Write(t.Context()).Exec(t.Context(), "INSERT INTO t VALUES ($1)", 1)
+		return err
+	})
+}

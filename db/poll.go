@@ -110,13 +110,21 @@ func (n *node) poll(ctx context.Context) {
 		n.timeline = 0
 		s = state{at: time.Now(), err: err, primary: n.state.Load().primary}
 		n.router.note(n, &s)
-		// A write that waits may yet be committed, and its client be told; a read can
-		// have its answer from another server.
-		if silent && !s.primary {
+		if !silent {
+			n.silent = time.Time{}
+			return
+		}
+		if n.silent.IsZero() {
+			n.silent = time.Now()
+		}
+		// A read can have its answer from another server, now. A write that waits may
+		// yet be committed, and its client be told, for as long as a query may take.
+		if !s.primary || time.Since(n.silent) > n.limits.QueryTimeout+grace {
 			n.cut()
 		}
 		return
 	}
+	n.silent = time.Time{}
 	// A server's timeline does not go back while it runs. What the receiver said
 	// holds when the receiver has gone.
 	n.timeline = max(n.timeline, s.timeline)

@@ -1,0 +1,148 @@
+package redisstore_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"pgregory.net/rapid"
+
+	"github.com/loadlinehq/loadline/causal"
+	"github.com/loadlinehq/loadline/causal/redisstore"
+	"github.com/loadlinehq/loadline/internal/stack/faultproxy"
+	"github.com/loadlinehq/loadline/internal/stack/stacktest"
+)
+
+func client(t *testing.T, addr string) rueidis.Client {
+	t.Helper()
+	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{addr}, DisableCache: true, ForceSingleClient: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func store(t *testing.T, addr, prefix string, ttl time.Duration) *redisstore.Store {
+	t.Helper()
+	s, err := redisstore.New(client(t, addr), redisstore.Config{Prefix: prefix, TTL: ttl})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func at(lsn causal.LSN) causal.Token {
+	return causal.NewToken(causal.Mark{System: 7, Timeline: 1, LSN: lsn})
+}
+
+func want(t *testing.T, s *redisstore.Store, who string, token causal.Token) {
+	t.Helper()
+	if got, err := s.Load(t.Context(), who); err != nil || !got.Equal(token) {
+		t.Errorf("%s: %v, %v, want %v", who, got, err, token)
+	}
+}
+
+// Redis merges as Token.Merge does.
+func TestMergesAsTokens(t *testing.T) {
+	t.Parallel()
+	set := stacktest.New(t)
+	s := store(t, strings.TrimPrefix(set.RedisURL, "redis://"), set.KeyPrefix, time.Minute)
+	n := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		n++
+		who := "user" + time.Now().Format(time.RFC3339Nano) + strings.Repeat("x", n%7)
+		var model causal.Token
+		for range rapid.IntRange(1, 6).Draw(rt, "saves") {
+			token := causal.NewToken(causal.Mark{
+				System:   rapid.SampledFrom([]uint64{1, 2, 1<<64 - 1}).Draw(rt, "system"),
+				Timeline: rapid.Uint32Range(1, 2).Draw(rt, "timeline"),
+				LSN:      causal.LSN(rapid.Uint64Range(1, 1<<63+5).Draw(rt, "lsn")),
+				Epoch:    rapid.Uint64Range(0, 2).Draw(rt, "epoch"),
+				Number:   rapid.Uint64Range(0, 3).Draw(rt, "number"),
+			})
+			if rapid.IntRange(0, 9).Draw(rt, "incomplete") == 0 {
+				token = token.Merge(causal.Unknown())
+			}
+			model = model.Merge(token)
+			if err := s.Save(context.Background(), who, token); err != nil {
+				rt.Fatal(err)
+			}
+		}
+		if got, err := s.Load(context.Background(), who); err != nil || !got.Equal(model) {
+			rt.Fatalf("%v, %v, want %v", got, err, model)
+		}
+	})
+}
+
+func TestBounded(t *testing.T) {
+	t.Parallel()
+	set := stacktest.New(t)
+	s := store(t, strings.TrimPrefix(set.RedisURL, "redis://"), set.KeyPrefix, time.Minute)
+	for system := range uint64(causal.MaxMarks + 3) {
+		if err := s.Save(t.Context(), "ann", causal.NewToken(causal.Mark{System: system, Timeline: 1, LSN: 1})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := s.Load(t.Context(), "ann")
+	marks := 0
+	for range got.Marks() {
+		marks++
+	}
+	if err != nil || !got.Incomplete() || marks != causal.MaxMarks {
+		t.Errorf("%d marks, incomplete: %t, %v", marks, got.Incomplete(), err)
+	}
+}
+
+// A Redis that has lost its tokens, or may lack one, does not pass for one where
+// nobody has written.
+func TestLostTokens(t *testing.T) {
+	t.Parallel()
+	set := stacktest.New(t)
+	addr := strings.TrimPrefix(set.RedisURL, "redis://")
+	proxy := faultproxy.New("127.0.0.1:0", addr)
+	if err := proxy.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- proxy.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+
+	const ttl = 300 * time.Millisecond
+	s := store(t, proxy.Addr(), set.KeyPrefix, ttl)
+	want(t, s, "bob", causal.Unknown()) // what was before is not known
+	time.Sleep(ttl + 10*time.Millisecond)
+	want(t, s, "bob", causal.Token{})
+	if err := s.Save(t.Context(), "ann", at(5)); err != nil {
+		t.Fatal(err)
+	}
+	want(t, s, "ann", at(5))
+
+	raw := client(t, addr)
+	if err := raw.Do(t.Context(), raw.B().Del().Key(set.KeyPrefix+"{tokens}:since", set.KeyPrefix+"{tokens}:of:ann").Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	want(t, s, "ann", causal.Unknown())
+	time.Sleep(ttl + 10*time.Millisecond)
+	want(t, s, "ann", causal.Token{})
+
+	if err := proxy.Add("away", faultproxy.Fault{Kind: faultproxy.Stall}); err != nil {
+		t.Fatal(err)
+	}
+	short, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	if err := s.Save(short, "ann", at(6)); err == nil {
+		t.Error("saved to nowhere")
+	}
+	stop()
+	if err := proxy.Remove("away"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Load(t.Context(), "bob"); err != nil || !got.Equal(causal.Unknown()) {
+		t.Errorf("after a failed save: %v, %v", got, err)
+	}
+	// Other instances know of it as well.
+	want(t, store(t, addr, set.KeyPrefix, ttl), "eve", causal.Unknown())
+}
