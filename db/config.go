@@ -182,7 +182,9 @@ func emptyIs(dsn string) error {
 }
 
 // LostWrite is an acknowledged write that is not in the timeline that a failover has
-// begun.
+// begun, as far as its mark says: that lies at or some hundred bytes past the commit's
+// record, so that of writes right at the fork one may be reported that has survived. None
+// is left out.
 type LostWrite struct {
 	Mark causal.Mark // where the write was acknowledged
 	// Fork is where the new timeline has left the old one. Zero when the server that was
