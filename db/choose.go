@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/loadlinehq/loadline/causal"
@@ -17,7 +16,7 @@ type need struct {
 	// timeline is that of target; a server on another cannot be compared with it.
 	timeline uint32
 	target   causal.LSN
-	ahead    bool // the session has seen a timeline that we have not
+	ahead    bool // the session has seen a timeline that we know too little of
 	why      reason
 }
 
@@ -43,10 +42,11 @@ func (l *lease) release() {
 // needOf is what the options and the context's session ask for.
 func (r *Router) needOf(ctx context.Context, c *cluster, o *readOptions) need {
 	s := causal.FromContext(ctx)
-	if s != nil {
-		r.settle(s, c)
-	}
 	n := need{timeline: c.timeline}
+	if s != nil && !r.settle(s, c) {
+		n.ahead = true // until the new primary has said where it left the old timeline
+		return n
+	}
 	switch o.policy {
 	case strong:
 		return need{primary: true, why: asked}
@@ -186,6 +186,9 @@ func (r *Router) forRead(ctx context.Context, o *readOptions, tried *uint64) (le
 			}
 		}
 		if n.ahead {
+			if c.primary == nil {
+				return lease{}, because(ErrNoEligibleNode, nil, "no server is the primary of timeline %d", c.timeline)
+			}
 			return lease{}, because(ErrNoEligibleNode, nil, "the session has seen a newer timeline than any server here (%d)", c.timeline)
 		}
 		l, again, err := r.onPrimary(ctx, c, fallback)
@@ -210,7 +213,7 @@ func (r *Router) onPrimary(ctx context.Context, c *cluster, why reason) (l lease
 		l.fallback = r.fallback
 	}
 	l.conn, err = c.primary.acquire(ctx)
-	if err == nil && c.primary.primaryOf(l.conn.Conn(), c.timeline) {
+	if err == nil && infoOf(l.conn.Conn()).primaryOf(c.primary.state.Load(), c.timeline) {
 		c.primary.chosen[why].Add(1)
 		return l, false, nil
 	}
@@ -229,13 +232,12 @@ func (r *Router) onPrimary(ctx context.Context, c *cluster, why reason) (l lease
 
 // primaryOf reports whether the connection's server is the primary of a timeline. A
 // primary stays on its timeline until it stops.
-func (n *node) primaryOf(conn *pgx.Conn, timeline uint32) bool {
-	info := infoOf(conn)
-	if info.state.primary {
-		return info.state.timeline == timeline
+func (i *connInfo) primaryOf(s *state, timeline uint32) bool {
+	if i.state.primary {
+		return i.state.timeline == timeline
 	}
-	s := n.state.Load() // promoted since?
-	return s.err == nil && s.primary && s.timeline == timeline && !s.at.Before(info.since)
+	// Promoted since?
+	return s.err == nil && s.primary && s.timeline == timeline && !s.at.Before(i.since)
 }
 
 // forWrite returns a connection to the primary. It waits, bounded, for a failover.
@@ -256,7 +258,7 @@ func (r *Router) forWrite(ctx context.Context) (lease, error) {
 		if err == nil {
 			var conn *pgxpool.Conn
 			if conn, err = c.primary.acquire(ctx); err == nil {
-				if c.primary.primaryOf(conn.Conn(), c.timeline) {
+				if infoOf(conn.Conn()).primaryOf(c.primary.state.Load(), c.timeline) {
 					c.primary.chosen[writes].Add(1)
 					return lease{node: c.primary, conn: conn, timeline: c.timeline}, nil
 				}

@@ -35,7 +35,7 @@ func (r *Router) note(n *node, s *state) {
 			r.noteFork(n, s)
 			r.samples.add(s.at, s.timeline, s.lsn)
 		} else {
-			n.standbySince = s.started
+			n.standbySince, n.standbyTimeline = s.started, s.timeline
 			n.lag.Store(int64(r.samples.lag(s.lsn, s.at)))
 		}
 	}

@@ -23,11 +23,12 @@ type lost struct {
 }
 
 // noteFork learns from a server that was promoted where it left the old timeline: its
-// recovery has ended there. It is believed only if the server was seen as a standby
-// before, and not restarted since: after a crash the same function says where that
-// recovery has ended.
+// recovery has ended there. It is believed only if the server was seen as a standby on
+// the timeline just before, and not restarted since: after a crash the same function says
+// where that recovery has ended, and a timeline further back may not be the one it came
+// from.
 func (r *Router) noteFork(n *node, s *state) {
-	if s.timeline < 2 || s.replayed == 0 || !n.standbySince.Equal(s.started) {
+	if s.timeline < 2 || s.replayed == 0 || !n.standbySince.Equal(s.started) || n.standbyTimeline+1 != s.timeline {
 		return
 	}
 	if _, known := r.lost.forks[s.timeline]; !known {
@@ -36,26 +37,24 @@ func (r *Router) noteFork(n *node, s *state) {
 	}
 }
 
-// survived reports what became of a write on an older timeline. The fork is where the
-// history of the newest timeline leaves the write's: 0 when that is not known.
+// survived reports whether a write on an older timeline is in the newest, and if not,
+// where that has left the write's: 0 when a fork is not known.
 func (r *Router) survived(m causal.Mark, newest uint32) (fork causal.LSN, survived bool) {
-	known := true
-	for t := m.Timeline + 1; t <= newest && t-m.Timeline <= maxTimelines; t++ {
-		at, ok := r.lost.forks[t]
-		if !ok {
-			known = false
-			continue
+	if newest-m.Timeline > maxTimelines {
+		return 0, false
+	}
+	for t := newest; t > m.Timeline; t-- {
+		at, known := r.lost.forks[t]
+		if !known {
+			return 0, false // whatever the forks before: it may have come from another
 		}
-		// What is past any fork is not in the history of what came after it.
+		// What is past any fork is not in what came after it.
 		if fork == 0 || at < fork {
 			fork = at
 		}
-	}
-	if fork != 0 && m.LSN > fork {
-		return fork, false
-	}
-	if !known || newest-m.Timeline > maxTimelines {
-		return 0, false
+		if m.LSN > fork {
+			return fork, false
+		}
 	}
 	return fork, true
 }
@@ -82,12 +81,15 @@ func (r *Router) reportOwn(newest uint32) {
 	unknown, gone := 0, 0
 	for _, m := range own {
 		if m.Timeline >= newest {
+			r.lost.own = append(r.lost.own, m)
 			continue
 		}
 		switch fork, ok := r.survived(m, newest); {
-		case ok:
+		case ok: // so far
+			r.lost.own = append(r.lost.own, m)
 		case fork == 0:
 			unknown++
+			r.judge(m, newest)
 		default:
 			gone++
 			r.judge(m, newest)
@@ -131,11 +133,15 @@ func (r *Router) judge(m causal.Mark, newest uint32) causal.Mark {
 	return now
 }
 
-// settle replaces marks of older timelines in a session.
-func (r *Router) settle(s *causal.Session, c *cluster) {
+// settle replaces marks of older timelines in a session. It reports false when nobody
+// can have said yet what became of them.
+func (r *Router) settle(s *causal.Session, c *cluster) bool {
 	for m := range s.Token().Marks() {
 		if m.System != c.system || m.Timeline >= c.timeline {
 			continue
+		}
+		if c.primary == nil {
+			return false
 		}
 		r.mu.Lock()
 		now := r.judge(m, c.timeline)
@@ -143,4 +149,5 @@ func (r *Router) settle(s *causal.Session, c *cluster) {
 		s.Add(now)
 		s.Forget(m)
 	}
+	return true
 }

@@ -33,9 +33,10 @@ type node struct {
 	// chosen counts why calls have come here.
 	chosen [reasons]atomic.Int64
 
-	// standbySince is the start time of the server when it was last seen as a standby.
-	// Guarded by Router.mu.
-	standbySince time.Time
+	// standbySince is the start time of the server when it was last seen as a standby,
+	// and standbyTimeline the one that it was on. Guarded by Router.mu.
+	standbySince    time.Time
+	standbyTimeline uint32
 
 	// conn watches the server. It belongs to the goroutine that polls.
 	conn     *pgx.Conn
