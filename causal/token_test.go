@@ -191,3 +191,22 @@ func TestMergeLosesNothing(t *testing.T) {
 		}
 	})
 }
+
+// Tokens share what they hold; a session's must not change under who has read it.
+func TestTokensDoNotChange(t *testing.T) {
+	t.Parallel()
+	tokens := drawToken(causal.MaxMarks)
+	rapid.Check(t, func(t *rapid.T) {
+		a, b, m := tokens.Draw(t, "a"), tokens.Draw(t, "b"), drawMark(t, causal.MaxMarks)
+		before := a.String()
+		a.Add(m)
+		a.Merge(b)
+		b.Merge(a)
+		for mark := range a.Marks() {
+			a.Without(mark)
+		}
+		if a.String() != before {
+			t.Error("the token has changed")
+		}
+	})
+}
