@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"sync"
 	"testing"
@@ -264,6 +265,46 @@ func TestForks(t *testing.T) {
 		if fork != test.fork || survived != test.survived {
 			t.Errorf("%s: %d, %t, want %d, %t", test.name, fork, survived, test.fork, test.survived)
 		}
+	}
+}
+
+// A server is believed about its fork if it was a standby in the same life, on the
+// timeline just before.
+func TestNoteFork(t *testing.T) {
+	t.Parallel()
+	began := time.Unix(1000, 0)
+	for _, test := range []struct {
+		name     string
+		since    time.Time
+		timeline uint32
+		want     bool
+	}{
+		{"promoted", began, 1, true},
+		{"restarted since", began.Add(-time.Hour), 1, false},
+		{"never seen as a standby", time.Time{}, 0, false},
+		{"not from the timeline before", began, 0, false},
+	} {
+		r := &Router{log: slog.New(slog.DiscardHandler), lost: lost{forks: make(map[uint32]causal.LSN)}}
+		r.noteFork(&node{standbySince: test.since, standbyTimeline: test.timeline}, &state{primary: true, timeline: 2, replayed: 100, started: began})
+		if _, known := r.lost.forks[2]; known != test.want {
+			t.Errorf("%s: %t", test.name, known)
+		}
+	}
+}
+
+// A session that has seen a newer timeline does not write to an older primary.
+func TestMayWrite(t *testing.T) {
+	t.Parallel()
+	r := &Router{}
+	c := &cluster{system: 7, timeline: 2, primary: &node{name: "a"}}
+	for timeline, want := range map[uint32]error{1: nil, 2: nil, 3: ErrNoEligibleNode} {
+		session := causal.NewSession(causal.NewToken(causal.Mark{System: 7, Timeline: timeline, LSN: 100}))
+		if err := r.mayWrite(causal.WithSession(t.Context(), session), c); !errors.Is(err, want) {
+			t.Errorf("timeline %d: %v", timeline, err)
+		}
+	}
+	if err := r.mayWrite(t.Context(), &cluster{timeline: 2}); !errors.Is(err, ErrNoEligibleNode) {
+		t.Errorf("no primary: %v", err)
 	}
 }
 
