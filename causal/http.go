@@ -150,8 +150,12 @@ func (a *answer) begin(r *http.Request) {
 		stored.incomplete = false // a doubt of the store's, which the client must not keep
 	}
 	a.replace = bad
-	a.session = NewSession(t.Merge(stored))
-	if bad || !known {
+	t = t.Merge(stored)
+	if bad { // it may have said anything, and must not be taken for nothing next time
+		t = t.Merge(Unknown())
+	}
+	a.session = NewSession(t)
+	if !known {
 		a.session.Doubt()
 	}
 }

@@ -38,7 +38,7 @@ type MemoryConfig struct {
 
 // Memory is a [Store] for an application that runs in one instance, and for tests:
 // what one process saves another does not find. What an earlier process had is gone, so
-// until the TTL has passed it answers [Unknown] for principals that it does not find.
+// until the TTL has passed no token of its is complete.
 type Memory struct {
 	ttl time.Duration
 	max int
@@ -71,13 +71,11 @@ func NewMemory(c MemoryConfig) (*Memory, error) {
 func (m *Memory) Load(_ context.Context, principal string) (Token, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if t, ok := m.find(principal); ok {
-		return t, nil
-	}
+	t, _ := m.find(principal)
 	if time.Now().Before(m.doubt) {
-		return Unknown(), nil
+		t = t.Merge(Unknown()) // what is there may not be all
 	}
-	return Token{}, nil
+	return t, nil
 }
 
 // Save never fails.

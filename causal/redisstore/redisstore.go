@@ -144,10 +144,11 @@ func (s *Store) Load(ctx context.Context, principal string) (causal.Token, error
 	if err := errors.Join(err1, err2); err != nil {
 		return causal.Token{}, fmt.Errorf("redisstore: %w", err)
 	}
-	if len(fields) == 0 && doubt == "1" {
-		return causal.Unknown(), nil
+	t, err := parse(fields)
+	if err == nil && doubt == "1" {
+		t = t.Merge(causal.Unknown()) // what is there may not be all
 	}
-	return parse(fields)
+	return t, err
 }
 
 // Save implements [causal.Store]. Its errors are the client's.
