@@ -139,8 +139,18 @@ func checkFormat(dir string) error {
 	return nil
 }
 
-// prepareDir makes the directory ours and locks it.
-func prepareDir(dir string) (*os.File, error) {
+// prepareDir makes the directory ours and locks it. One that is wiped meanwhile is made
+// again.
+func prepareDir(dir string) (lock *os.File, err error) {
+	for range 5 {
+		if lock, err = tryPrepareDir(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return lock, err
+}
+
+func tryPrepareDir(dir string) (*os.File, error) {
 	if err := checkFormat(dir); errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("stack: data directory: %w", err)
