@@ -55,8 +55,9 @@ func (r *Router) needOf(ctx context.Context, c *cluster, o *readOptions) need {
 	case bounded:
 		r.mu.Lock()
 		target, ok := r.samples.upTo(time.Now().Add(-o.maxStale))
+		same := r.samples.timeline == c.timeline
 		r.mu.Unlock()
-		if !ok {
+		if !ok || !same {
 			return need{primary: true, why: tooNew}
 		}
 		n.target = target

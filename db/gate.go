@@ -21,7 +21,6 @@ type gate struct {
 	head     *waiter // the first to come
 	tail     *waiter
 	timeouts int64
-	refused  int64
 
 	waited func(time.Duration) // told of each wait, however it ends
 
@@ -49,7 +48,6 @@ func (g *gate) enter(ctx context.Context, wait time.Duration) error {
 		return nil
 	}
 	if g.waiting >= g.queue || wait <= 0 {
-		g.refused++
 		used, waiting := g.used, g.waiting
 		g.mu.Unlock()
 		return because(ErrPoolSaturated, nil, "%s: %d are in use, %d wait", g.name, used, waiting)

@@ -89,7 +89,7 @@ func newMachine() *machine {
 func (m *machine) ask(i int) state {
 	s := m.servers[i]
 	return state{
-		at: m.now(), primary: s.primary, timeline: s.timeline, lsn: s.lsn(), insert: s.lsn(),
+		at: m.now(), primary: s.primary, timeline: s.timeline, lsn: s.lsn(),
 		replayed: s.replayed, started: s.started,
 	}
 }

@@ -56,7 +56,6 @@ type state struct {
 	primary  bool
 	timeline uint32     // 0: not known
 	lsn      causal.LSN // replayed; on a primary, flushed
-	insert   causal.LSN // on a primary, written to memory at least
 	// replayed is, on a primary, where its recovery has ended.
 	replayed causal.LSN
 	started  time.Time // of the postmaster

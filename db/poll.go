@@ -25,7 +25,6 @@ SELECT r.standby,
        pg_postmaster_start_time(),
        coalesce(pg_last_wal_replay_lsn(), '0/0')::text,
        CASE WHEN r.standby THEN '0/0' ELSE pg_current_wal_flush_lsn()::text END,
-       CASE WHEN r.standby THEN '0/0' ELSE pg_current_wal_insert_lsn()::text END,
        CASE WHEN r.standby
             THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()),
                           (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
@@ -46,8 +45,8 @@ const (
 func ask(ctx context.Context, conn *pgx.Conn) (state, error) {
 	s := state{at: time.Now()}
 	var standby bool
-	var replay, flush, insert, timeline string
-	err := conn.QueryRow(ctx, pollSQL).Scan(&standby, &s.started, &replay, &flush, &insert, &timeline)
+	var replay, flush, timeline string
+	err := conn.QueryRow(ctx, pollSQL).Scan(&standby, &s.started, &replay, &flush, &timeline)
 	if err != nil {
 		return state{}, err
 	}
@@ -58,14 +57,13 @@ func ask(ctx context.Context, conn *pgx.Conn) (state, error) {
 	}
 	tli, err0 := strconv.ParseUint(timeline, base, 32)
 	s.timeline = uint32(tli)
-	var err1, err2, err3 error
+	var err1, err2 error
 	s.lsn, err1 = causal.ParseLSN(replay)
 	if s.primary {
 		s.replayed = s.lsn
 		s.lsn, err2 = causal.ParseLSN(flush)
-		s.insert, err3 = causal.ParseLSN(insert)
 	}
-	return s, errors.Join(err0, err1, err2, err3)
+	return s, errors.Join(err0, err1, err2)
 }
 
 // watch polls the server until ctx is done.

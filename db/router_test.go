@@ -309,6 +309,16 @@ func TestFailedWrites(t *testing.T) {
 	}
 }
 
+// An argument that cannot be sent has changed nothing, and that is known.
+func TestNoEncoding(t *testing.T) {
+	t.Parallel()
+	router := open(t, nil)
+	_, err := router.Write(t.Context()).Exec(t.Context(), "INSERT INTO t VALUES ($1)", make(chan int))
+	if err == nil || errors.Is(err, db.ErrOutcomeUnknown) {
+		t.Error(err)
+	}
+}
+
 func code(want string) func(error) bool {
 	return func(err error) bool {
 		pg, ok := errors.AsType[*pgconn.PgError](err)

@@ -71,8 +71,8 @@ func (r *Router) saw(ctx context.Context, l *lease, lsn causal.LSN) {
 // One that ends it is not: a server that stops while it waits for a standby has
 // committed already.
 func unknown(err error, xid uint64, timeline uint32) error {
-	if pgconn.SafeToRetry(err) {
-		return err // it was not sent
+	if _, before := errors.AsType[pgx.ErrPreprocessingBatch](err); before || pgconn.SafeToRetry(err) {
+		return err // it was not sent: an argument has no encoding, for example
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && !fatal(pg) {
 		return err
@@ -302,7 +302,10 @@ func (r *Router) writeQuery(ctx context.Context, sql string, args []any) (*write
 	}
 	rows, err := w.results.Query()
 	if err != nil {
-		return nil, errors.Join(w.finish()) // which knows more of it
+		if known := w.finish(); known != nil { // it knows more of it
+			err = known
+		}
+		return nil, err
 	}
 	return &writeRows{Rows: rows, w: w}, nil
 }
