@@ -43,11 +43,9 @@ func (a *answer) tell() {
 	}
 	a.begun = true
 	a.told = a.session.Token()
+	a.save(a.told)
 	if !a.session.Changed() && !a.replace {
 		return
-	}
-	if a.session.Changed() {
-		a.save(a.told)
 	}
 	header, signed := a.Header(), a.h.c.Keys.Sign(a.told)
 	if signed != "" {
@@ -81,16 +79,27 @@ func (a *answer) end() {
 	}
 }
 
+// save stores what is new for the principal, and all for one that the client has
+// become.
 func (a *answer) save(t Token) {
-	if a.principal == "" || !a.session.Changed() {
+	if became := a.session.identified(); became != "" && became != a.principal && !t.IsZero() {
+		a.saveFor(became, t)
+	}
+	if a.principal != "" && a.session.Changed() {
+		a.saveFor(a.principal, t)
+	}
+}
+
+func (a *answer) saveFor(principal string, t Token) {
+	if a.h.c.Store == nil {
 		return
 	}
 	// The client may be gone; what it wrote is there for its next request.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), a.h.c.StoreTimeout)
 	defer cancel()
-	err := a.h.c.Store.Save(ctx, a.principal, t)
+	err := a.h.c.Store.Save(ctx, principal, t)
 	if err != nil && ctx.Err() == nil {
-		err = a.h.c.Store.Save(ctx, a.principal, t)
+		err = a.h.c.Store.Save(ctx, principal, t)
 	}
 	if err != nil {
 		a.h.c.Logger.WarnContext(ctx, "causal: a token was not stored; a client that does not keep it may read the past until replicas have caught up", "error", err)

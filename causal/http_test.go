@@ -252,6 +252,53 @@ func TestStore(t *testing.T) {
 	}
 }
 
+// Who registers is somebody from the next request on, and has seen himself being made.
+func TestIdentify(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		memory, err := causal.NewMemory(causal.MemoryConfig{TTL: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second) // what was before it is over
+		h, err := causal.NewHTTP(causal.HTTPConfig{
+			Keys: keys(t), Store: memory, Principal: func(r *http.Request) string { return r.Header.Get("User") },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		request := func(user string, handler http.HandlerFunc) {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil)
+			r.Header.Set("User", user)
+			h.Handler(handler).ServeHTTP(httptest.NewRecorder(), r)
+		}
+		kept := func(user string, want causal.Token) {
+			t.Helper()
+			if got, err := memory.Load(t.Context(), user); err != nil || !got.Equal(want) {
+				t.Errorf("%s: %v, %v, want %v", user, got, err, want)
+			}
+		}
+		request("", func(_ http.ResponseWriter, r *http.Request) {
+			session(r).Add(at(5))
+			session(r).Identify("ann")
+		})
+		kept("ann", causal.NewToken(at(5)))
+		// Who turns out to be another, without having written: that one comes to know what
+		// the first has seen.
+		request("ann", func(_ http.ResponseWriter, r *http.Request) { session(r).Identify("bob") })
+		kept("bob", causal.NewToken(at(5)))
+		// After the first byte.
+		request("", func(w http.ResponseWriter, r *http.Request) {
+			_, _ = w.Write([]byte("x"))
+			session(r).Add(at(6))
+			session(r).Identify("eve")
+		})
+		kept("eve", causal.NewToken(at(6)))
+		request("", func(_ http.ResponseWriter, r *http.Request) { session(r).Identify("dan") })
+		kept("dan", causal.Token{})
+	})
+}
+
 func TestHTTPConfig(t *testing.T) {
 	t.Parallel()
 	_, err := causal.NewHTTP(causal.HTTPConfig{Principal: func(*http.Request) string { return "" }, StoreTimeout: -1})

@@ -8,9 +8,10 @@ import (
 // Session collects what a client has seen during one request, or a program during
 // one piece of work. Its methods may be called by several goroutines.
 type Session struct {
-	token   atomic.Pointer[Token]
-	changed atomic.Bool
-	doubt   atomic.Bool
+	token     atomic.Pointer[Token]
+	changed   atomic.Bool
+	doubt     atomic.Bool
+	principal atomic.Pointer[string]
 }
 
 // NewSession returns a session that has seen what the token says.
@@ -56,6 +57,19 @@ func (s *Session) Forget(m Mark) {
 // Changed reports whether the token is another than that which the session began
 // with: then the client must be told.
 func (s *Session) Changed() bool { return s.changed.Load() }
+
+// Identify says who the client has turned out to be: a registration or a login, whose
+// request came from nobody and whose client comes back as somebody. What the session has
+// seen is then stored for that principal, too; see [HTTPConfig.Store].
+func (s *Session) Identify(principal string) { s.principal.Store(&principal) }
+
+// identified is what Identify was called with, or empty.
+func (s *Session) identified() string {
+	if p := s.principal.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
 
 func (s *Session) update(change func(Token) Token) {
 	for {

@@ -107,12 +107,17 @@ func (n *node) lags(limit time.Duration) bool {
 	return limit >= 0 && n.lag.Load() > int64(limit)
 }
 
-// behind reports whether a replica may come to have what is needed.
-func (r *Router) behind(c *cluster, n *need, tried uint64) bool {
+// hopeless is how many times the wait a replica's lag must be for nobody to wait for
+// it: a guess. It may catch up all the same, after a stall, and is asked soon enough.
+const hopeless = 10
+
+// behind reports whether a replica may come to have what is needed within the wait.
+func (r *Router) behind(c *cluster, n *need, tried uint64, wait time.Duration) bool {
 	found := false
 	for _, candidate := range c.replicas {
 		s := candidate.state.Load()
-		if tried&(1<<candidate.index) == 0 && s.err == nil && !s.primary && s.timeline == n.timeline && !candidate.lags(r.config.LagLimit) {
+		if tried&(1<<candidate.index) == 0 && s.err == nil && !s.primary && s.timeline == n.timeline &&
+			!candidate.lags(r.config.LagLimit) && !candidate.lags(hopeless*wait) {
 			candidate.suspect()
 			found = true
 		}
@@ -171,7 +176,7 @@ func (r *Router) forRead(ctx context.Context, o *readOptions, tried *uint64) (le
 			}
 		}
 		expired := wait <= 0
-		if !expired && (r.behind(c, &n, *tried) || n.ahead) {
+		if !expired && (r.behind(c, &n, *tried, wait) || n.ahead) {
 			if n.ahead {
 				r.askAll()
 			}

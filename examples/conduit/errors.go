@@ -48,6 +48,10 @@ var (
 // ErrUnavailable is wrapped by errors that a later attempt may not meet.
 var ErrUnavailable = errors.New("conduit: unavailable, try again later")
 
+// ErrOutcomeUnknown is wrapped by errors of writes that may have been done or not:
+// another attempt may do them twice.
+var ErrOutcomeUnknown = errors.New("conduit: it is not known whether this was done")
+
 // ErrUserNotFound is returned when a user is looked up by id or e-mail. It has
 // no answer of its own: what it means depends on who asked.
 var ErrUserNotFound = errors.New("conduit: user not found")

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/loadlinehq/loadline/causal"
 )
 
 const (
@@ -36,6 +38,8 @@ type call struct {
 	header http.Header
 	// body is sent as it is when it is a []byte, and else as JSON; nil is no body.
 	body any
+	// forgetful keeps from the call what the suite has seen.
+	forgetful bool
 	// undocumented marks a call that the OpenAPI file does not know.
 	undocumented bool
 }
@@ -77,6 +81,9 @@ func (s *suite) send(ctx context.Context, c call) (*answer, error) {
 	if c.token != "" {
 		request.Header.Set("Authorization", "Token "+c.token)
 	}
+	if seen := s.seen.newest(); seen != "" && !c.forgetful {
+		request.Header.Set(causal.HeaderName, seen)
+	}
 	for name, values := range c.header {
 		request.Header[name] = values
 	}
@@ -86,6 +93,7 @@ func (s *suite) send(ctx context.Context, c call) (*answer, error) {
 		return nil, err
 	}
 	defer response.Body.Close()
+	s.seen.note(response.Header.Get(causal.HeaderName))
 	got := &answer{call: c, status: response.StatusCode, header: response.Header}
 	if got.body, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer)); err != nil {
 		return nil, fmt.Errorf("read the answer: %w", err)

@@ -65,6 +65,7 @@ func Run(t *testing.T, target Target) {
 			{"tags", s.testTags},
 			{"input", s.testInput},
 			{"http", s.testHTTP},
+			{"sessions", s.testSessions},
 			{"concurrency", s.testConcurrency},
 		} {
 			t.Run(group.name, func(t *testing.T) {
@@ -87,6 +88,7 @@ type suite struct {
 	http   *http.Client
 	spec   *spec
 	turn   atomic.Uint64
+	seen   seen
 
 	// run makes the names of this run unique, with serial.
 	run    string

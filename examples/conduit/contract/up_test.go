@@ -14,12 +14,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/loadlinehq/loadline/examples/conduit/contract"
+	"github.com/loadlinehq/loadline/internal/stack"
 )
 
 // TestUp starts what `make up` starts and holds it to the contract: over both
 // instances, so that what one writes the other shows at once, and over the one
-// address that users have. With LOADLINE_SLOW it does so 50 times in a row.
+// address that users have. Then the replicas fall behind by five seconds, which no
+// client may notice. With LOADLINE_SLOW both are done 50 times in a row.
 func TestUp(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts servers; skipped by -short")
@@ -43,17 +47,81 @@ func TestUp(t *testing.T) {
 			break
 		}
 	}
-	t.Run("address", func(t *testing.T) {
+	// Of a Redis that is new, nobody knows what it has lost: until twice the lag limit
+	// has passed, users read the primary.
+	time.Sleep(time.Until(up.started.Add(2*lagLimit + time.Second)))
+	before := up.scans(t)
+	if !t.Run("address", func(t *testing.T) {
 		contract.Run(t, contract.Target{URLs: []string{up.App.URL}, JWTSecret: target.JWTSecret})
-	})
+	}) {
+		return
+	}
+	after := up.scans(t)
+	t.Logf("scans: %d on replicas, %d on the primary", after.replicas-before.replicas, after.primary-before.primary)
+	if after.replicas-before.replicas < 1000 {
+		t.Errorf("replicas were asked for %d scans, hardly any", after.replicas-before.replicas)
+	}
+	for _, replica := range []string{"replica-1", "replica-2"} {
+		up.loadline(t, "fault", "add", replica, "lag", "--delay", "5s")
+	}
+	for i := range runs {
+		if !t.Run(fmt.Sprintf("behind/%d", i+1), func(t *testing.T) { contract.Run(t, target) }) {
+			break
+		}
+	}
+	behind := up.scans(t)
+	t.Logf("scans, 5 s behind: %d on replicas, %d on the primary", behind.replicas-after.replicas, behind.primary-after.primary)
+}
+
+// lagLimit is that of the instances. It is above the lag that they get: they have to
+// compare positions.
+const lagLimit = 7 * time.Second
+
+// scans are those of the application's tables. Polls make none; writes on the primary
+// do.
+type scans struct{ primary, replicas int64 }
+
+func (u *runningUp) scans(t *testing.T) (n scans) {
+	t.Helper()
+	time.Sleep(1100 * time.Millisecond) // sessions report what they did once a second
+	for _, s := range u.Services {
+		if s.Role != "primary" && s.Role != "replica" {
+			continue
+		}
+		conn, err := pgx.Connect(t.Context(), fmt.Sprintf("postgres://%s@%s/app", stack.AppRole, s.Addr))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var scanned int64
+		err = conn.QueryRow(t.Context(), "SELECT sum(seq_scan + coalesce(idx_scan, 0)) FROM pg_stat_user_tables").Scan(&scanned)
+		_ = conn.Close(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Role == "primary" {
+			n.primary += scanned
+		} else {
+			n.replicas += scanned
+		}
+	}
+	return n
 }
 
 // runningUp is a loadline up, by its ready file.
 type runningUp struct {
-	dir string
+	bin, dir string
+	started  time.Time
 
 	App      struct{ URL string }
 	Services []struct{ Name, Role, Addr string }
+}
+
+func (u *runningUp) loadline(t *testing.T, args ...string) {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(u.bin, "loadline"), append(args, "--data", u.dir)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("loadline %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
 }
 
 func (u *runningUp) secret(t *testing.T) string {
@@ -75,11 +143,12 @@ func startUp(t *testing.T) *runningUp {
 			t.Fatalf("build %s: %v\n%s", program, err, out)
 		}
 	}
-	up := &runningUp{dir: filepath.Join(t.TempDir(), "stack")}
+	up := &runningUp{bin: bin, dir: filepath.Join(t.TempDir(), "stack")}
 	ready := filepath.Join(t.TempDir(), "ready.json")
 	var out bytes.Buffer
 	cmd := exec.Command(filepath.Join(bin, "loadline"), "up", "--data", up.dir, "--port-base", "0", "--ready-file", ready)
 	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Env = append(os.Environ(), "CONDUIT_LAG_LIMIT="+lagLimit.String())
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -116,6 +185,7 @@ func startUp(t *testing.T) *runningUp {
 			if err := json.Unmarshal(data, up); err != nil {
 				t.Fatal(err)
 			}
+			up.started = time.Now()
 			return up
 		}
 		select {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path"
 
+	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/examples/conduit"
 	"github.com/loadlinehq/loadline/examples/conduit/auth"
 )
@@ -41,7 +42,7 @@ type Store interface {
 	Marks(ctx context.Context, viewer int64, articles, users []int64) (conduit.Marks, error)
 }
 
-// Config holds what the API is made of. All fields are required.
+// Config holds what the API is made of. All fields but Sessions are required.
 type Config struct {
 	Store       Store
 	Passwords   *auth.Hasher
@@ -49,6 +50,9 @@ type Config struct {
 	Health      *Health
 	Logger      *slog.Logger
 	CORSOrigins []string // of browser front ends; "*" allows all
+	// Sessions give each request what its client has seen, so that a Store with
+	// replicas does not show it the past. Their principal is Principal.
+	Sessions *causal.HTTP
 }
 
 type api struct {
@@ -93,7 +97,7 @@ func New(c Config) http.Handler {
 	} {
 		mux.Handle(pattern, a.handle(m))
 	}
-	return a.middleware(c.CORSOrigins, cleanPath(mux, a.handle(nil)))
+	return a.middleware(c.CORSOrigins, c.Sessions, cleanPath(mux, a.handle(nil)))
 }
 
 // cleanPath keeps ServeMux from answering an address such as //api/tags with a

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/examples/conduit"
 	"github.com/loadlinehq/loadline/examples/conduit/auth"
 	"github.com/loadlinehq/loadline/examples/conduit/httpapi"
@@ -51,6 +52,14 @@ func (s stub) UserByEmail(context.Context, string) (conduit.User, error) {
 	return conduit.User{}, s.err
 }
 
+// CreateUser makes user 7, as the database of system 1 does.
+func (s stub) CreateUser(ctx context.Context, r conduit.Registration, _ string) (conduit.User, error) {
+	if session := causal.FromContext(ctx); session != nil {
+		session.Add(causal.Mark{System: 1, Timeline: 1, LSN: 5})
+	}
+	return conduit.User{Profile: conduit.Profile{ID: 7, Username: r.Username}}, s.err
+}
+
 func (s stub) UpdateUser(context.Context, int64, conduit.UserChange, string) (conduit.User, error) {
 	return conduit.User{}, s.err
 }
@@ -75,10 +84,23 @@ type server struct {
 	token   string // of user 42
 	log     *bytes.Buffer
 	health  *httpapi.Health
+	tokens  causal.Store
 }
 
 func newServer(t *testing.T, store httpapi.Store) server {
 	t.Helper()
+	keys, err := causal.NewKeys([]byte(strings.Repeat("k", causal.MinKeySize)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory, err := causal.NewMemory(causal.MemoryConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sessions, err := causal.NewHTTP(causal.HTTPConfig{Keys: keys, Store: memory, Principal: httpapi.Principal, DisableCookie: true})
+	if err != nil {
+		t.Fatal(err)
+	}
 	tokens, err := auth.NewTokens(strings.Repeat("s", auth.MinSecretBytes))
 	if err != nil {
 		t.Fatal(err)
@@ -102,10 +124,12 @@ func newServer(t *testing.T, store httpapi.Store) server {
 			Health:      health,
 			Logger:      slog.New(slog.NewTextHandler(&log, nil)),
 			CORSOrigins: []string{"*"},
+			Sessions:    sessions,
 		}),
 		token:  "Token " + token,
 		log:    &log,
 		health: health,
+		tokens: memory,
 	}
 }
 

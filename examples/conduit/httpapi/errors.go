@@ -51,6 +51,10 @@ func (a *api) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		writeJSON(w, http.StatusNotFound, problem("route", "not found"))
 	case errors.Is(err, errNoMethod):
 		writeJSON(w, http.StatusMethodNotAllowed, problem("method", "not allowed"))
+	case errors.Is(err, conduit.ErrOutcomeUnknown):
+		a.logError(r, "outcome unknown", err)
+		// Without Retry-After: some clients obey it and do everything twice.
+		writeJSON(w, http.StatusServiceUnavailable, problem("server", "does not know whether this was done, look before you try again"))
 	case errors.Is(err, conduit.ErrUnavailable), errors.Is(err, auth.ErrBusy), errors.Is(err, context.DeadlineExceeded):
 		a.logError(r, "unavailable", err)
 		w.Header().Set("Retry-After", retryAfterSeconds)
@@ -63,8 +67,8 @@ func (a *api) writeError(w http.ResponseWriter, r *http.Request, err error) {
 
 func (a *api) logError(r *http.Request, message string, err error) {
 	a.log.ErrorContext(r.Context(), message,
-		slog.String("request_id", requestID(r.Context())),
-		slog.String("route", r.Pattern),
+		slog.String("request_id", infoOf(r.Context()).id),
+		slog.String("route", infoOf(r.Context()).route),
 		slog.Any("error", err))
 }
 

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/rs/cors"
+
+	"github.com/loadlinehq/loadline/causal"
 )
 
 // RequestTimeout bounds the work for one request, waiting for a connection or
@@ -22,26 +24,38 @@ const (
 	maxRequestID    = 64
 )
 
-// middleware puts around next what every request gets. The request is copied
-// once, at the outside: ServeMux writes the pattern into the copy, from where
-// the access log reads it.
-func (a *api) middleware(origins []string, next http.Handler) http.Handler {
+// middleware puts around next what every request gets.
+func (a *api) middleware(origins []string, sessions *causal.HTTP, next http.Handler) http.Handler {
+	if sessions != nil {
+		next = sessions.Handler(next)
+	}
 	next = a.recoverPanics(allowOrigins(origins, next))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id := incomingID(r)
-		w.Header().Set(requestIDHeader, id)
-		ctx := context.WithValue(r.Context(), requestIDKey{}, id)
+		info := &requestInfo{id: incomingID(r)}
+		info.viewer, info.viewerErr = a.authenticate(r)
+		w.Header().Set(requestIDHeader, info.id)
+		ctx := context.WithValue(r.Context(), requestInfoKey{}, info)
 		ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 		defer cancel()
 		a.logAccess(w, r.WithContext(ctx), next)
 	})
 }
 
-type requestIDKey struct{}
+// requestInfo is what is known of a request, for all who see it or a copy of it.
+type requestInfo struct {
+	id        string
+	route     string // the pattern, once there is one
+	viewer    int64  // 0: nobody
+	viewerErr error
+}
 
-func requestID(ctx context.Context) string {
-	id, _ := ctx.Value(requestIDKey{}).(string)
-	return id
+type requestInfoKey struct{}
+
+func infoOf(ctx context.Context) *requestInfo {
+	if info, ok := ctx.Value(requestInfoKey{}).(*requestInfo); ok {
+		return info
+	}
+	return new(requestInfo)
 }
 
 // incomingID returns the id that the client or a proxy has given the request,
@@ -61,15 +75,16 @@ func incomingID(r *http.Request) string {
 func (a *api) logAccess(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	start := time.Now()
 	rec := &recorder{ResponseWriter: w}
+	info := infoOf(r.Context())
 	defer func() {
 		level := slog.LevelInfo
-		if r.Pattern == "/healthz" || r.Pattern == "/readyz" {
+		if info.route == "/healthz" || info.route == "/readyz" {
 			level = slog.LevelDebug // asked every second, and of no interest
 		}
 		a.log.LogAttrs(r.Context(), level, "request",
-			slog.String("request_id", requestID(r.Context())),
+			slog.String("request_id", info.id),
 			slog.String("method", r.Method),
-			slog.String("route", r.Pattern),
+			slog.String("route", info.route),
 			slog.Int("status", rec.status),
 			slog.Float64("duration_ms", float64(time.Since(start).Microseconds())/1000),
 			slog.Int("bytes", rec.bytes))
@@ -116,8 +131,8 @@ func (a *api) recoverPanics(next http.Handler) http.Handler {
 				panic(v)
 			}
 			a.log.ErrorContext(r.Context(), "panic",
-				slog.String("request_id", requestID(r.Context())),
-				slog.String("route", r.Pattern),
+				slog.String("request_id", infoOf(r.Context()).id),
+				slog.String("route", infoOf(r.Context()).route),
 				slog.Any("panic", v),
 				slog.String("stack", string(debug.Stack())))
 			if rec, ok := w.(*recorder); ok && rec.status != 0 {
@@ -137,8 +152,8 @@ func allowOrigins(origins []string, next http.Handler) http.Handler {
 	return cors.New(cors.Options{
 		AllowedOrigins: origins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete},
-		AllowedHeaders: []string{"Authorization", "Content-Type", requestIDHeader},
-		ExposedHeaders: []string{requestIDHeader, "Retry-After"},
+		AllowedHeaders: []string{"Authorization", "Content-Type", requestIDHeader, causal.HeaderName},
+		ExposedHeaders: []string{requestIDHeader, "Retry-After", causal.HeaderName},
 		MaxAge:         int((10 * time.Minute).Seconds()),
 	}).Handler(next)
 }

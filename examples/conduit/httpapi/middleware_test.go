@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/examples/conduit"
 )
 
@@ -66,6 +67,24 @@ func TestRequestIDIsFitForTheLog(t *testing.T) {
 		if got := w.Header().Get("X-Request-Id"); len(got) != 26 {
 			t.Errorf("the id %q became %q", id, got)
 		}
+	}
+}
+
+// Who registers is told what he has seen, and known for it when he comes back with no
+// more than his name.
+func TestSessions(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, stub{})
+	res := s.do(t, "POST", "/api/users", "", `{"user": {"username": "ann", "email": "ann@example.com", "password": "correct horse"}}`)
+	if res.StatusCode != http.StatusCreated || res.Header.Get(causal.HeaderName) == "" || res.Header.Get("Set-Cookie") != "" {
+		t.Errorf("status %d, header %v", res.StatusCode, res.Header)
+	}
+	token, err := s.tokens.Load(t.Context(), "user:7")
+	if mark, ok := token.Mark(1); err != nil || !ok || mark.LSN != 5 {
+		t.Errorf("stored: %v, %v", token, err)
+	}
+	if !strings.Contains(s.log.String(), "route=/api/users ") {
+		t.Errorf("the log says %s", s.log)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/examples/conduit"
 )
 
@@ -30,7 +31,7 @@ func (a *api) register(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.welcome(w, http.StatusCreated, user)
+	return a.welcome(w, r, http.StatusCreated, user)
 }
 
 type credentialsInput struct {
@@ -59,11 +60,15 @@ func (a *api) login(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return conduit.ErrInvalidCredentials
 	}
-	return a.welcome(w, http.StatusOK, user)
+	return a.welcome(w, r, http.StatusOK, user)
 }
 
-// welcome answers with the user and a new token.
-func (a *api) welcome(w http.ResponseWriter, status int, user conduit.User) error {
+// welcome answers with the user and a new token. Who comes back with it has seen what
+// this request has: on a replica that is behind, a new user would not exist yet.
+func (a *api) welcome(w http.ResponseWriter, r *http.Request, status int, user conduit.User) error {
+	if session := causal.FromContext(r.Context()); session != nil {
+		session.Identify(principal(user.ID))
+	}
 	token, err := a.tokens.Issue(user.ID)
 	if err != nil {
 		return err

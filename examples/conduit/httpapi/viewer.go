@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/loadlinehq/loadline/examples/conduit"
@@ -15,14 +16,14 @@ type viewed func(w http.ResponseWriter, r *http.Request, viewer int64) error
 // required refuses anonymous viewers.
 func (a *api) required(h viewed) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		viewer, err := a.viewer(r)
-		if err != nil {
-			return err
+		info := infoOf(r.Context())
+		if info.viewerErr != nil {
+			return info.viewerErr
 		}
-		if viewer == 0 {
+		if info.viewer == 0 {
 			return conduit.ErrNoViewer
 		}
-		return h(w, r, viewer)
+		return h(w, r, info.viewer)
 	}
 }
 
@@ -30,11 +31,11 @@ func (a *api) required(h viewed) handler {
 // that believes to be logged in should learn that it is not.
 func (a *api) optional(h viewed) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		viewer, err := a.viewer(r)
-		if err != nil {
-			return err
+		info := infoOf(r.Context())
+		if info.viewerErr != nil {
+			return info.viewerErr
 		}
-		return h(w, r, viewer)
+		return h(w, r, info.viewer)
 	}
 }
 
@@ -42,16 +43,24 @@ func (a *api) optional(h viewed) handler {
 // bad token is anonymous.
 func (a *api) lenient(h viewed) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		viewer, err := a.viewer(r)
-		if err != nil {
-			viewer = 0
-		}
-		return h(w, r, viewer)
+		return h(w, r, infoOf(r.Context()).viewer)
 	}
 }
 
-// viewer returns 0 without an Authorization header and ErrNoViewer with a bad one.
-func (a *api) viewer(r *http.Request) (int64, error) {
+// Principal names the user of a request that is served, for the session's store; it
+// is empty for others.
+func Principal(r *http.Request) string { return principal(infoOf(r.Context()).viewer) }
+
+func principal(viewer int64) string {
+	if viewer == 0 {
+		return ""
+	}
+	return "user:" + strconv.FormatInt(viewer, 10)
+}
+
+// authenticate returns 0 without an Authorization header and ErrNoViewer with a bad
+// one. It is done once per request, outside of all that wants to know.
+func (a *api) authenticate(r *http.Request) (int64, error) {
 	if r.Header.Get("Authorization") == "" {
 		return 0, nil
 	}

@@ -3,10 +3,12 @@ package postgres
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/loadlinehq/loadline/db"
 	"github.com/loadlinehq/loadline/internal/invalid"
 )
 
@@ -15,6 +17,9 @@ const (
 	// DefaultMaxConns is a guess that leaves room for several instances within
 	// PostgreSQL's default of 100 connections.
 	DefaultMaxConns = 20
+	// DefaultReplicaMaxConns lets two instances share a replica of PostgreSQL's
+	// default of 100 connections.
+	DefaultReplicaMaxConns = 40
 	// DefaultIdleTimeout keeps connections over the pauses of a busy service.
 	DefaultIdleTimeout = 30 * time.Second
 	// DefaultConnectTimeout is long for a network of one site: what takes longer is
@@ -31,14 +36,24 @@ const (
 	idleInTxTimeout = 10 * time.Second
 )
 
-// Config configures a Primary. A value of zero is the default; URL has none.
+// Config configures a Primary or a Replicated. A value of zero is the default; URL has none.
 type Config struct {
 	// URL says where the server is, as libpq has it: a URL or keyword=value.
 	URL string `yaml:"url" env:"DATABASE_URL"`
+	// Replicas say where streaming replicas of it are, if there are any. A Primary
+	// leaves them alone. After a failover one of them is the primary.
+	Replicas []string `yaml:"replicas" env:"DATABASE_REPLICA_URLS"`
 	// MaxConns bounds the pool. Default DefaultMaxConns. Too small, and
 	// requests wait for a connection; too large, and all instances together
 	// exceed the server's max_connections.
 	MaxConns int32 `yaml:"max" env:"CONDUIT_POOL_MAX"`
+	// ReplicaMaxConns bounds the pool to each replica. Default
+	// DefaultReplicaMaxConns.
+	ReplicaMaxConns int32 `yaml:"replicaMax" env:"CONDUIT_REPLICA_POOL_MAX"`
+	// LagLimit keeps reads off a replica that is further behind. Default that of
+	// package db, 30 s. Too short, and a busy moment sends all readers to the
+	// primary; too long, and readers who have written nothing see the past for long.
+	LagLimit time.Duration `yaml:"lagLimit" env:"CONDUIT_LAG_LIMIT"`
 	// IdleTimeout is how long a connection that nobody uses is kept. Default
 	// DefaultIdleTimeout. Too short, and each burst begins with connecting; too
 	// long, and the server keeps processes for a burst that is over.
@@ -57,6 +72,8 @@ type Config struct {
 // WithDefaults returns c with defaults in place of zeros.
 func (c Config) WithDefaults() Config {
 	c.MaxConns = cmp.Or(c.MaxConns, DefaultMaxConns)
+	c.ReplicaMaxConns = cmp.Or(c.ReplicaMaxConns, DefaultReplicaMaxConns)
+	c.LagLimit = cmp.Or(c.LagLimit, db.DefaultLagLimit)
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, DefaultIdleTimeout)
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, DefaultConnectTimeout)
 	c.QueryTimeout = cmp.Or(c.QueryTimeout, DefaultQueryTimeout)
@@ -67,20 +84,45 @@ func (c Config) WithDefaults() Config {
 const (
 	minQueryTimeout = 2 * time.Millisecond // half of it is the lock's
 	minIdleTimeout  = 2 * time.Millisecond // half of it is a ticker's
+	minLagLimit     = time.Second          // replicas are asked four times in it
 )
 
 // Validate reports all fields, of a Config with its defaults, that cannot be.
 func (c Config) Validate() error {
 	_, err := pgconn.ParseConfig(c.URL)
+	// Not in the words of pgx, which may quote a piece of the password.
+	const notUnderstood = "is like postgres://user:password@127.0.0.1:5432/conduit, and special signs in the password are escaped (%%40 for @, %%2F for /, %%3A for :)"
+	var replicas error
+	for i, replica := range c.Replicas {
+		if _, err := pgconn.ParseConfig(replica); err != nil || replica == "" {
+			replicas = errors.Join(replicas, invalid.If(true, "replicas", "number %d is not understood: it "+notUnderstood, i+1))
+		}
+	}
 	return errors.Join(
 		invalid.If(c.URL == "", "url", "is not set: it says where PostgreSQL is, such as postgres://user:password@127.0.0.1:5432/conduit"),
-		// Not in the words of pgx, which may quote a piece of the password.
-		invalid.If(c.URL != "" && err != nil, "url", "is not understood: it is like postgres://user:password@127.0.0.1:5432/conduit, and special signs in the password are escaped (%%40 for @, %%2F for /, %%3A for :)"),
+		invalid.If(c.URL != "" && err != nil, "url", "is not understood: it "+notUnderstood),
+		replicas,
+		invalid.If(len(c.Replicas) > db.MaxReplicas, "replicas", "are %d, more than %d", len(c.Replicas), db.MaxReplicas),
+		invalid.If(c.ReplicaMaxConns < 1, "replicaMax", "is %d: at least one connection is needed", c.ReplicaMaxConns),
+		invalid.If(c.LagLimit < minLagLimit, "lagLimit", "is %s: at least %s is needed", c.LagLimit, minLagLimit),
 		invalid.If(c.MaxConns < 1, "max", "is %d: at least one connection is needed", c.MaxConns),
 		invalid.If(c.IdleTimeout < minIdleTimeout, "idleTimeout", "is %s: at least %s is needed", c.IdleTimeout, minIdleTimeout),
 		invalid.If(c.ConnectTimeout <= 0, "connectTimeout", "is %s: without a bound, requests wait for a dead server", c.ConnectTimeout),
 		invalid.If(c.QueryTimeout < minQueryTimeout, "queryTimeout", "is %s: at least %s is needed", c.QueryTimeout, minQueryTimeout),
 	)
 }
+
+// setSession sets what holds for each connection.
+func (c Config) setSession(params map[string]string) {
+	params["application_name"] = "conduit"
+	// The planner takes a LIMIT it does not know for a tenth of the table, and
+	// would compile a plan for longer than a page takes.
+	params["jit"] = "off"
+	params["statement_timeout"] = milliseconds(c.QueryTimeout)
+	params["lock_timeout"] = milliseconds(c.lockTimeout())
+	params["idle_in_transaction_session_timeout"] = milliseconds(idleInTxTimeout)
+}
+
+func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
 
 func (c Config) lockTimeout() time.Duration { return min(maxLockTimeout, c.QueryTimeout/2) }

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -26,7 +25,8 @@ type DB interface {
 	InTx(ctx context.Context, fn func(ctx context.Context) error) error
 }
 
-// Primary is a DB that sends every statement to one server.
+// Primary is a DB that sends every statement to one server: the form that Replicated is
+// compared with.
 type Primary struct {
 	pool *pgxpool.Pool
 	// probe is a connection of its own for Ping. In the queue of the pool, an
@@ -49,13 +49,7 @@ func Open(ctx context.Context, c Config) (*Primary, error) {
 	config.MaxConnIdleTime = c.IdleTimeout
 	config.HealthCheckPeriod = c.IdleTimeout / 2 // when idle connections are looked for
 	config.ConnConfig.ConnectTimeout = c.ConnectTimeout
-	config.ConnConfig.RuntimeParams["application_name"] = "conduit"
-	// The planner takes a LIMIT it does not know for a tenth of the table, and
-	// would compile a plan for longer than a page takes.
-	config.ConnConfig.RuntimeParams["jit"] = "off"
-	config.ConnConfig.RuntimeParams["statement_timeout"] = milliseconds(c.QueryTimeout)
-	config.ConnConfig.RuntimeParams["lock_timeout"] = milliseconds(c.lockTimeout())
-	config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = milliseconds(idleInTxTimeout)
+	c.setSession(config.ConnConfig.RuntimeParams)
 
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
@@ -112,5 +106,3 @@ func (p *Primary) InTx(ctx context.Context, fn func(ctx context.Context) error) 
 		return fn(context.WithValue(ctx, txKey{}, tx))
 	})
 }
-
-func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }

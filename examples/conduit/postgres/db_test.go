@@ -7,12 +7,22 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/loadlinehq/loadline/causal"
+	"github.com/loadlinehq/loadline/db"
 	"github.com/loadlinehq/loadline/examples/conduit"
+	"github.com/loadlinehq/loadline/examples/conduit/postgres"
+	"github.com/loadlinehq/loadline/examples/conduit/postgres/sqlc"
 )
 
+// Both forms of the database keep transactions, and a session sees what it wrote.
 func TestTransactions(t *testing.T) {
 	t.Parallel()
-	f, ctx := newFixture(t), t.Context()
+	t.Run("primary", func(t *testing.T) { testTransactions(t, newFixture(t)) })
+	t.Run("replicated", func(t *testing.T) { testTransactions(t, newReplicatedFixture(t)) })
+}
+
+func testTransactions(t *testing.T, f fixture) {
+	ctx := causal.WithSession(t.Context(), causal.NewSession(causal.Token{}))
 	jake := f.user(t, "jake")
 	f.article(t, jake, "Taken")
 	errUndo := errors.New("undo")
@@ -75,4 +85,33 @@ func TestUnavailable(t *testing.T) {
 	wantErr(t, "after the connection's end", err, conduit.ErrUnavailable)
 	_, err = f.Article(t.Context(), "slug")
 	wantErr(t, "on a new connection", err, conduit.ErrArticleNotFound)
+}
+
+// broken is a database that fails.
+type broken struct{ err error }
+
+func (b broken) Read(context.Context) sqlc.DBTX                          { panic("not used") }
+func (b broken) Write(context.Context) sqlc.DBTX                         { panic("not used") }
+func (b broken) InTx(context.Context, func(context.Context) error) error { return b.err }
+
+// What the router says in its way, the domain says in its own.
+func TestRouterErrors(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		err, want error // want nil: neither
+	}{
+		{db.ErrPoolSaturated, conduit.ErrUnavailable},
+		{db.ErrNoEligibleNode, conduit.ErrUnavailable},
+		{db.ErrClosed, conduit.ErrUnavailable},
+		{&db.OutcomeUnknownError{Err: errors.New("broken")}, conduit.ErrOutcomeUnknown},
+		{&db.ReadOnlyError{}, nil},
+		{db.ErrRolledBack, nil},
+	} {
+		_, err := postgres.NewStore(broken{test.err}).CreateArticle(t.Context(), 1, conduit.Draft{})
+		for _, known := range []error{conduit.ErrUnavailable, conduit.ErrOutcomeUnknown} {
+			if errors.Is(err, known) != (known == test.want) {
+				t.Errorf("%v became %v", test.err, err)
+			}
+		}
+	}
 }

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/loadlinehq/loadline/db"
 	"github.com/loadlinehq/loadline/examples/conduit"
 )
 
@@ -45,6 +47,9 @@ func domainError(op string, err, missing error) error {
 			return known
 		}
 	}
+	if errors.Is(err, db.ErrOutcomeUnknown) {
+		return fmt.Errorf("postgres: %s: %w: %w", op, conduit.ErrOutcomeUnknown, err)
+	}
 	if unavailable(err) {
 		return fmt.Errorf("postgres: %s: %w: %w", op, conduit.ErrUnavailable, err)
 	}
@@ -53,6 +58,12 @@ func domainError(op string, err, missing error) error {
 
 // unavailable reports whether the same statement may succeed a moment later.
 func unavailable(err error) bool {
+	if known, ok := errors.AsType[interface {
+		error
+		HTTPStatus() int
+	}](err); ok { // package db's
+		return known.HTTPStatus() == http.StatusServiceUnavailable
+	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
 	}

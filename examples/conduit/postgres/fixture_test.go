@@ -1,7 +1,9 @@
 package postgres_test
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"testing"
 
 	"github.com/loadlinehq/loadline/examples/conduit"
@@ -12,7 +14,7 @@ import (
 // fixture is a store on a database of its own.
 type fixture struct {
 	*postgres.Store
-	db  *postgres.Primary
+	db  postgres.DB
 	url string
 }
 
@@ -24,6 +26,27 @@ func newFixture(t *testing.T) fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
+	return fixture{postgres.NewStore(db), db, env.URL}
+}
+
+// newReplicatedFixture is a fixture that reads from replicas.
+func newReplicatedFixture(t *testing.T) fixture {
+	t.Helper()
+	env := stacktest.Postgres(t, stacktest.Migrated(postgres.Migrations))
+	db, err := postgres.OpenReplicated(t.Context(), postgres.Config{URL: env.URL, Replicas: env.ReplicaURLs, MaxConns: 8}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- db.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		db.Close()
+	})
 	return fixture{postgres.NewStore(db), db, env.URL}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 
@@ -15,12 +16,13 @@ import (
 )
 
 // sections are those of the file that all programs share; see docs/configuration.md.
-func sections() []string { return []string{"stack", "database", "http", "auth"} }
+func sections() []string { return []string{"stack", "database", "redis", "http", "auth"} }
 
 // settings are all that the file and the environment can say to the server. A key is
 // a field with tags, here or in the struct of a package.
 type settings struct {
 	Database postgres.Config `yaml:"database"`
+	Redis    redisConfig     `yaml:"redis"`
 	HTTP     serverConfig    `yaml:"http"`
 	Auth     auth.Config     `yaml:"auth"`
 }
@@ -31,9 +33,13 @@ func defaultSettings() settings {
 
 // Validate reports relations between sections that cannot be.
 func (s settings) Validate() error {
-	// The context would give up first, and take the connection with it.
-	return invalid.If(s.Database.QueryTimeout >= httpapi.RequestTimeout, "database.queryTimeout",
-		"is %s: it must end before a request does, which is after %s", s.Database.QueryTimeout, httpapi.RequestTimeout)
+	return errors.Join(
+		// The context would give up first, and take the connection with it.
+		invalid.If(s.Database.QueryTimeout >= httpapi.RequestTimeout, "database.queryTimeout",
+			"is %s: it must end before a request does, which is after %s", s.Database.QueryTimeout, httpapi.RequestTimeout),
+		invalid.If(len(s.Database.Replicas) > 0 && s.Redis.URL == "", "database.replicas",
+			"needs redis.url (variable REDIS_URL): what a user has seen is kept there, for all instances, and decides which replica may answer him"),
+	)
 }
 
 // configFlag is of every command.

@@ -39,6 +39,7 @@ func TestExample(t *testing.T) {
 	}
 	want := defaultSettings()
 	want.Database.URL, want.Auth.JWTSecret = s.Database.URL, s.Auth.JWTSecret // have none
+	want.Database.Replicas = []string{}
 	if diff := cmp.Diff(want, s); diff != "" {
 		t.Error(diff)
 	}
@@ -63,10 +64,15 @@ func TestConfigPrint(t *testing.T) {
 	path := configFile(t, "database: {url: 'postgres://app:hunter22@db/app', idleTimeout: 1m}\n")
 	want := `database:
   url: "postgres://app:[redacted]@db/app"  # FILE:1
+  replicas: []                             # default
   max: 7                                   # environment CONDUIT_POOL_MAX
+  replicaMax: 40                           # default
+  lagLimit: 30s                            # default
   idleTimeout: 1m0s                        # FILE:1
   connectTimeout: 2s                       # default
   queryTimeout: 5s                         # default
+redis:
+  url: ""  # default
 http:
   host: "127.0.0.1"   # default
   port: 8080          # default
@@ -97,10 +103,14 @@ func TestConfigCheck(t *testing.T) {
 databse: {}
 database:
   url: postgres://app:hun/ter22@db/app
+  replicas: [postgres://db/app, postgres://app:hun/ter22@db/app]
   max: 0
+  replicaMax: -1
   idleTimeout: 1ms
   connectTimeout: 0
   queryTimeout: 10s
+redis:
+  url: redis:// hunter22@x
 http:
   drainDelay: -1s
   drainTimeout: 5
@@ -111,19 +121,26 @@ auth:
 	want := `the configuration is wrong:
 FILE:2:1: databse is not a key; did you mean database?
 FILE:4:8: database.url is not understood: it is like postgres://user:password@127.0.0.1:5432/conduit, and special signs in the password are escaped (%40 for @, %2F for /, %3A for :)
-FILE:5:8: database.max is 0: at least one connection is needed
-FILE:6:16: database.idleTimeout is 1ms: at least 2ms is needed
-FILE:7:19: database.connectTimeout is 0s: without a bound, requests wait for a dead server
-FILE:8:17: database.queryTimeout is 10s: it must end before a request does, which is after 10s
-FILE:10:15: http.drainDelay is -1s: it cannot be negative
-FILE:11:17: http.drainTimeout is "5", a number without a unit: a duration has a unit: 2s, 500ms, 5m
-FILE:13:14: auth.jwtSecret has 8 bytes and needs 32: make one with ` + "`openssl rand -base64 32`" + `
+FILE:5:13: database.replicas number 2 is not understood: it is like postgres://user:password@127.0.0.1:5432/conduit, and special signs in the password are escaped (%40 for @, %2F for /, %3A for :)
+FILE:6:8: database.max is 0: at least one connection is needed
+FILE:7:15: database.replicaMax is -1: at least one connection is needed
+FILE:8:16: database.idleTimeout is 1ms: at least 2ms is needed
+FILE:9:19: database.connectTimeout is 0s: without a bound, requests wait for a dead server
+FILE:10:17: database.queryTimeout is 10s: it must end before a request does, which is after 10s
+FILE:12:8: redis.url is not understood: it is like redis://user:password@127.0.0.1:6379/0
+FILE:14:15: http.drainDelay is -1s: it cannot be negative
+FILE:15:17: http.drainTimeout is "5", a number without a unit: a duration has a unit: 2s, 500ms, 5m
+FILE:17:14: auth.jwtSecret has 8 bytes and needs 32: make one with ` + "`openssl rand -base64 32`" + `
 environment PORT: http.port is "http" where a whole number from 0 to 65535 is expected`
 	if err == nil || out != "" {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if diff := cmp.Diff(want, strings.ReplaceAll(err.Error(), path, "FILE")); diff != "" {
 		t.Error(diff)
+	}
+	path = configFile(t, "database: {url: 'postgres://db/app', replicas: [postgres://replica/app]}\nauth: {jwtSecret: "+strings.Repeat("x", 32)+"}\n")
+	if out, err := run(t, "config", "check", "--config", path); err == nil || !strings.Contains(err.Error(), "database.replicas needs redis.url") {
+		t.Errorf("replicas without Redis: %v\n%s", err, out)
 	}
 	// What is wrong with the server does not keep its database from migration.
 	path = configFile(t, "database: {url: 'postgres://127.0.0.1:1/none'}\nhttp: {drainDelay: -1s}\n")
@@ -135,7 +152,8 @@ environment PORT: http.port is "http" where a whole number from 0 to 65535 is ex
 // Every variable still sets what it did.
 func TestVariables(t *testing.T) {
 	for name, value := range map[string]string{
-		"DATABASE_URL": "postgres://db/app", "CONDUIT_POOL_MAX": "3", "PORT": "81", "CONDUIT_HOST": "::1",
+		"DATABASE_URL": "postgres://db/app", "CONDUIT_POOL_MAX": "3", "DATABASE_REPLICA_URLS": "postgres://r1/app,postgres://r2/app",
+		"CONDUIT_REPLICA_POOL_MAX": "5", "CONDUIT_LAG_LIMIT": "9s", "REDIS_URL": "redis://cache:6379", "PORT": "81", "CONDUIT_HOST": "::1",
 		"CONDUIT_JWT_SECRET": strings.Repeat("x", 32), "CONDUIT_CORS_ORIGINS": "https://a.example, https://b.example",
 		"CONDUIT_DRAIN_DELAY": "4s", "CONDUIT_DRAIN_TIMEOUT": "5s",
 	} {
@@ -146,7 +164,8 @@ func TestVariables(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := settings{
-		Database: postgres.Config{URL: "postgres://db/app", MaxConns: 3}.WithDefaults(),
+		Database: postgres.Config{URL: "postgres://db/app", Replicas: []string{"postgres://r1/app", "postgres://r2/app"}, MaxConns: 3, ReplicaMaxConns: 5, LagLimit: 9 * time.Second}.WithDefaults(),
+		Redis:    redisConfig{URL: "redis://cache:6379"},
 		HTTP:     serverConfig{Host: "::1", Port: 81, CORSOrigins: []string{"https://a.example", "https://b.example"}, DrainDelay: 4 * time.Second, DrainTimeout: 5 * time.Second},
 		Auth:     auth.Config{JWTSecret: strings.Repeat("x", 32)},
 	}

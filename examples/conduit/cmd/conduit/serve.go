@@ -51,7 +51,15 @@ func (c serverConfig) Validate() error {
 	)
 }
 
-type serveCmd struct{}
+// The arms that can be compared.
+const (
+	armLoadline = "loadline"
+	armMonolith = "monolith"
+)
+
+type serveCmd struct {
+	Arm string `env:"CONDUIT_ARM" enum:"loadline,monolith" default:"loadline" help:"What to serve on: ${enum}. The monolith has one pool, to the primary, and the same queries."`
+}
 
 // Run serves until ctx ends, then drains.
 func (c *serveCmd) Run(ctx context.Context, app *commands) error {
@@ -59,31 +67,36 @@ func (c *serveCmd) Run(ctx context.Context, app *commands) error {
 	if _, err := app.load(&s); err != nil {
 		return err
 	}
-	return serve(ctx, s)
+	return serve(ctx, s, c.Arm)
 }
 
-func serve(ctx context.Context, s settings) error {
+func serve(ctx context.Context, s settings, arm string) error {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 
 	tokens, err := auth.NewTokens(s.Auth.JWTSecret)
 	if err != nil {
 		return err
 	}
-	db, err := postgres.Open(ctx, s.Database)
-	if err != nil {
-		return fmt.Errorf("database: %w", err)
+	open := openLoadline
+	if arm == armMonolith {
+		open = openMonolith
 	}
-	defer db.Close()
+	backend, err := open(ctx, s, log)
+	if err != nil {
+		return err
+	}
+	defer backend.close()
 
-	health := httpapi.NewHealth(db.Ping)
+	health := httpapi.NewHealth(backend.ping)
 	server := &http.Server{
 		Handler: httpapi.New(httpapi.Config{
-			Store:       postgres.NewStore(db),
+			Store:       postgres.NewStore(backend.db),
 			Passwords:   auth.NewHasher(),
 			Tokens:      tokens,
 			Health:      health,
 			Logger:      log,
 			CORSOrigins: s.HTTP.CORSOrigins,
+			Sessions:    backend.sessions,
 		}),
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
@@ -97,7 +110,7 @@ func serve(ctx context.Context, s settings) error {
 	if err != nil {
 		return fmt.Errorf("http.host, http.port: %w", err)
 	}
-	log.Info("serving", slog.String("address", listener.Addr().String()))
+	log.Info("serving", slog.String("address", listener.Addr().String()), slog.String("arm", arm))
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	select {

@@ -43,7 +43,7 @@ auth: {jwtSecret: %s}
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- serve(ctx, s) }()
+	go func() { ended <- serve(ctx, s, armLoadline) }()
 	base := fmt.Sprintf("http://127.0.0.1:%d", port)
 	ready := func() int {
 		response, err := http.Get(base + "/readyz")

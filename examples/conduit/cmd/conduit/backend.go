@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/redis/rueidis"
+
+	"github.com/loadlinehq/loadline/causal"
+	"github.com/loadlinehq/loadline/causal/redisstore"
+	"github.com/loadlinehq/loadline/examples/conduit/httpapi"
+	"github.com/loadlinehq/loadline/examples/conduit/postgres"
+)
+
+// backend is what an arm serves on.
+type backend struct {
+	db       postgres.DB
+	sessions *causal.HTTP // nil where there is one server
+	ping     func(context.Context) error
+	close    func()
+}
+
+func openMonolith(ctx context.Context, s settings, _ *slog.Logger) (backend, error) {
+	db, err := postgres.Open(ctx, s.Database)
+	if err != nil {
+		return backend{}, fmt.Errorf("database: %w", err)
+	}
+	return backend{db: db, ping: db.Ping, close: db.Close}, nil
+}
+
+func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, error) {
+	var b backend
+	var closers []func()
+	b.close = func() {
+		for i := len(closers) - 1; i >= 0; i-- {
+			closers[i]()
+		}
+	}
+	db, err := postgres.OpenReplicated(ctx, s.Database, log)
+	if err != nil {
+		return backend{}, fmt.Errorf("database: %w", err)
+	}
+	closers = append(closers, db.Close)
+	b.db, b.ping = db, db.Ping
+
+	config := causal.HTTPConfig{
+		// Clients have their name in a header, not in a cookie.
+		DisableCookie: true,
+		Logger:        log,
+	}
+	if config.Keys, err = tokenKeys(s.Auth.JWTSecret); err != nil {
+		b.close()
+		return backend{}, err
+	}
+	if s.Redis.URL != "" {
+		client, err := openRedis(s.Redis, log)
+		if err != nil {
+			b.close()
+			return backend{}, err
+		}
+		closers = append(closers, client.Close)
+		// Twice as long as a replica that is read from may be behind.
+		store := redisstore.Config{Prefix: "conduit:causal:", TTL: 2 * s.Database.LagLimit}
+		if config.Store, err = redisstore.New(client, store); err != nil {
+			b.close()
+			return backend{}, err
+		}
+		config.Principal = httpapi.Principal
+	}
+	if b.sessions, err = causal.NewHTTP(config); err != nil {
+		b.close()
+		return backend{}, err
+	}
+
+	// Until the last request has ended, which is after ctx has.
+	watch, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		if err := db.Run(watch); err != nil {
+			log.Error("the database is not watched", slog.Any("error", err))
+		}
+	})
+	closers = append(closers, func() { unwatch(); watching.Wait() })
+	return b, nil
+}
+
+// tokenKeys makes another key of the one secret there is.
+func tokenKeys(secret string) (causal.Keys, error) {
+	key, err := hkdf.Key(sha256.New, []byte(secret), nil, "conduit causal token", sha256.Size)
+	if err != nil {
+		return causal.Keys{}, err
+	}
+	return causal.NewKeys(key)
+}
+
+// openRedis returns a client also while Redis is away: what needs it then goes to the
+// primary.
+func openRedis(c redisConfig, log *slog.Logger) (rueidis.Client, error) {
+	option, err := rueidis.ParseURL(c.URL)
+	if err != nil {
+		return nil, fmt.Errorf("redis.url: %w", err)
+	}
+	option.DisableCache = true // of commands; nothing here uses it
+	option.ForceSingleClient = true
+	option.ClientName = "conduit"
+	client, err := rueidis.NewClient(option)
+	if client == nil {
+		return nil, fmt.Errorf("redis: %w", err)
+	}
+	if err != nil {
+		log.Warn("Redis does not answer; users' reads go to the primary until it does", slog.Any("error", err))
+	}
+	return client, nil
+}
