@@ -46,11 +46,20 @@ func (r *Router) InTx(ctx context.Context, f func(context.Context, pgx.Tx) error
 		}
 		return outer.join(ctx, f)
 	}
+	t, err := r.beginWrite(ctx, beginSQL)
+	if err != nil {
+		return err
+	}
+	return t.run(ctx, f, t.commit)
+}
+
+// beginWrite begins a transaction on the primary.
+func (r *Router) beginWrite(ctx context.Context, begin string) (*tx, error) {
 	t := &tx{r: r}
 	l, cancel, err := r.begun(ctx, func(ctx context.Context, l *lease) (bool, error) {
 		// The number is asked for now: when the connection breaks during the commit it is
 		// too late.
-		results, err := l.conn.Conn().PgConn().Exec(ctx, beginSQL+"; select pg_current_xact_id()").ReadAll()
+		results, err := l.conn.Conn().PgConn().Exec(ctx, begin+"; select pg_current_xact_id()").ReadAll()
 		if err != nil {
 			return true, err
 		}
@@ -61,13 +70,13 @@ func (r *Router) InTx(ctx context.Context, f func(context.Context, pgx.Tx) error
 		return false, err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if cancel != nil {
-		cancel() // each statement is bounded by the server; f may take as long as its context
+		cancel() // each statement is bounded by the server; the whole may take as long as its context
 	}
 	t.lease = l
-	return t.run(ctx, f, t.commit)
+	return t, nil
 }
 
 // ReadTx runs f in a read-only transaction on one server, so that all its reads see
@@ -80,34 +89,40 @@ func (r *Router) ReadTx(ctx context.Context, f func(context.Context, pgx.Tx) err
 	for _, option := range options {
 		option(&o)
 	}
-	t := &tx{r: r, readOnly: true}
+	t, err := r.beginRead(ctx, "begin isolation level repeatable read read only", &o)
+	if err != nil {
+		return err
+	}
+	if err := t.run(ctx, f, t.end); err != nil {
+		return readError(err)
+	}
+	return nil
+}
+
+// beginRead begins a transaction on a server that may answer, and on another one when
+// that fails to.
+func (r *Router) beginRead(ctx context.Context, begin string, o *readOptions) (*tx, error) {
 	var tried uint64
 	for attempts := 0; ; attempts++ {
-		l, err := r.forRead(ctx, &o, &tried)
+		l, err := r.forRead(ctx, o, &tried)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		bounded, cancel := l.node.bounded(ctx)
-		_, err = l.conn.Conn().Exec(bounded, "begin isolation level repeatable read read only")
+		_, err = l.conn.Conn().Exec(bounded, begin)
 		if cancel != nil {
 			cancel()
 		}
 		if err == nil {
-			t.lease = l
-			break
+			return &tx{r: r, readOnly: true, lease: l}, nil
 		}
 		broken := l.conn.Conn().IsClosed()
 		l.release()
 		if ctx.Err() != nil || !elsewhere(err, broken) || attempts > len(r.nodes) {
-			return err
+			return nil, err
 		}
 		tried |= 1 << l.node.index
 	}
-	err := t.run(ctx, f, t.end)
-	if err != nil {
-		return readError(err)
-	}
-	return nil
 }
 
 // run gives the connection back whatever f does.
@@ -206,6 +221,9 @@ func (t *tx) Begin(ctx context.Context) (pgx.Tx, error) {
 // LargeObjects works on large objects in the transaction. Only pgx's own transaction
 // can do that, so one is made of this one, at the price of a round trip.
 func (t *tx) LargeObjects() pgx.LargeObjects {
+	if t.ended {
+		return pgx.LargeObjects{}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), t.lease.node.limits.QueryTimeout)
 	defer cancel()
 	inner, err := t.lease.conn.Conn().BeginTx(ctx, pgx.TxOptions{BeginQuery: "select"})
@@ -276,7 +294,11 @@ func (t *tx) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementDe
 	return conn.Prepare(ctx, name, sql)
 }
 
-func (t *tx) Conn() *pgx.Conn { return t.lease.conn.Conn() }
+// Conn is nil after the end.
+func (t *tx) Conn() *pgx.Conn {
+	conn, _ := t.conn()
+	return conn
+}
 
 // Outcome asks the primary what became of a transaction; see [OutcomeUnknownError]. It
 // is "committed", "aborted", "in progress", or empty when the server no longer knows. A
