@@ -95,6 +95,15 @@ var forbidden = map[string]map[string]string{
 		module + "/cmd":            "commands are imported by nobody",
 	},
 	"/examples/conduit/contract": {}, // a test suite
+	"/examples/orm/ormtest":      {}, // likewise
+	"/db/sqldb": {
+		"testing":            "it would be linked into every program",
+		module + "/internal": "an application imports it as it is",
+		"gorm.io":            "it speaks database/sql, as each of these does",
+		"github.com/jmoiron": "it speaks database/sql, as each of these does",
+		"github.com/nats-io": "events are another package's",
+		"github.com/redis":   "the cache is another package's",
+	},
 }
 
 type goPackage struct {

@@ -11,7 +11,7 @@ import (
 // there is something to read, even if writes wait for a failover. It uses the
 // connections that watch the servers, so that it says nothing of the pools: an overload is
 // no dead server, and an instance that leaves its load balancer for it only moves its
-// share to the others. It needs [Router.Run].
+// share to the others. Before [Router.Run] is called it asks the primary, as a read does.
 //
 // It returns [ErrNoEligibleNode] when none answers.
 func (r *Router) Ping(ctx context.Context) error {
@@ -21,7 +21,8 @@ func (r *Router) Ping(ctx context.Context) error {
 			return ErrClosed
 		}
 		if !r.running.Load() {
-			return because(ErrNoEligibleNode, nil, "Router.Run is not running, so no server is watched")
+			_, err := r.Read(ctx, Strong()).Exec(ctx, "SELECT")
+			return err
 		}
 		news := *r.news.Load()
 		asked := 0
