@@ -81,6 +81,15 @@ func (a *answer) end() {
 	}
 }
 
+// fall is the end by a panic. Somebody further out may answer it, by a 500, say.
+func (a *answer) fall() {
+	if !a.begun {
+		a.tell()
+		return
+	}
+	a.save(a.session.Token())
+}
+
 func (a *answer) save(t Token) {
 	if a.principal == "" || !a.session.Changed() {
 		return

@@ -95,7 +95,8 @@ func NewHTTP(c HTTPConfig) (*HTTP, error) {
 //
 // When the session has changed, the client gets the token with the answer's header. What
 // changes after the first byte goes to the store and into a trailer, which browsers do
-// not show to anyone: write before you answer. The store is told before the client
+// not show to anyone: write before you answer. A panic passes through; who answers it
+// further out answers with the token. The store is told before the client
 // is; when that fails, a client that keeps nothing may read the past until replicas have
 // caught up.
 func (h *HTTP) Handler(next http.Handler) http.Handler {
@@ -106,8 +107,8 @@ func (h *HTTP) Handler(next http.Handler) http.Handler {
 		defer func() {
 			if returned {
 				a.end()
-			} else { // it panics: nobody is answered, and what was written is still there
-				a.save(a.session.Token())
+			} else { // it panics, and what was written is still there
+				a.fall()
 			}
 		}()
 		next.ServeHTTP(a, r.WithContext(WithSession(r.Context(), a.session)))

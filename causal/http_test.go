@@ -126,6 +126,43 @@ func TestTrailer(t *testing.T) {
 	}
 }
 
+// A client whose write was followed by a panic is told of it by whoever answers that.
+func TestPanicIsTold(t *testing.T) {
+	t.Parallel()
+	h, err := causal.NewHTTP(causal.HTTPConfig{Keys: keys(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		panics any
+		before http.HandlerFunc
+		told   bool
+	}{
+		"before the header": {panics: "oops", before: func(http.ResponseWriter, *http.Request) {}, told: true},
+		"aborted":           {panics: http.ErrAbortHandler, before: func(http.ResponseWriter, *http.Request) {}, told: true},
+		"after the header":  {panics: "oops", before: func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "text") }},
+	} {
+		w := httptest.NewRecorder()
+		func() {
+			defer func() {
+				if caught := recover(); caught != test.panics {
+					t.Errorf("%s: caught %v", name, caught)
+				}
+				w.WriteHeader(http.StatusInternalServerError)
+			}()
+			h.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				test.before(w, r)
+				session(r).Add(at(5))
+				panic(test.panics)
+			})).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/", nil))
+		}()
+		token, err := keys(t).Verify(w.Result().Header.Get(causal.HeaderName))
+		if err != nil || token.IsZero() == test.told {
+			t.Errorf("%s: %v, %v", name, token, err)
+		}
+	}
+}
+
 // Header and cookie are merged; whoever brings nothing, or nothing of worth, may have
 // seen anything.
 func TestBegin(t *testing.T) {
