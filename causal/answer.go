@@ -43,12 +43,13 @@ func (a *answer) tell() {
 	}
 	a.begun = true
 	a.told = a.session.Token()
-	if !a.session.Changed() && !a.replace {
-		return
-	}
 	if a.session.Changed() {
 		a.save(a.told)
 	}
+	if !a.replace && (!a.session.Changed() || a.has(a.told)) {
+		return
+	}
+	a.holdsIt = false // it gets another
 	header, signed := a.Header(), a.h.c.Keys.Sign(a.told)
 	if signed != "" {
 		header.Set(HeaderName, signed)
@@ -77,6 +78,9 @@ func (a *answer) end() {
 	}
 	if t := a.session.Token(); !t.Equal(a.told) {
 		a.save(t)
+		if a.has(t) {
+			return
+		}
 		a.Header().Set(http.TrailerPrefix+HeaderName, a.h.c.Keys.Sign(t))
 	}
 }
@@ -90,8 +94,19 @@ func (a *answer) fall() {
 	a.save(a.session.Token())
 }
 
+// has reports whether the client has t, and nothing else, from before. A session that
+// was settled after a failover comes back to it on each request, as long as the store
+// still has the older mark.
+func (a *answer) has(t Token) bool { return a.holdsIt && a.holds.Equal(t) }
+
 func (a *answer) save(t Token) {
 	if a.principal == "" || !a.session.Changed() {
+		return
+	}
+	// What would change nothing must not keep an older mark alive either: a settled
+	// session would save again on each request, and never lose it. A mark that is not new
+	// needs no more time, for its write is as old as it was.
+	if a.keptAll && a.kept.Merge(t).Equal(a.kept) {
 		return
 	}
 	// The client may be gone; what it wrote is there for its next request.

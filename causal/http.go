@@ -20,8 +20,6 @@ const (
 	DefaultCookieAge = 24 * time.Hour
 	// DefaultStoreTimeout is a guess: what a page can wait for, and Redis never needs.
 	DefaultStoreTimeout = 100 * time.Millisecond
-	// maxPresented bounds the tokens of one request that are looked at.
-	maxPresented = 4
 )
 
 // HTTPConfig says how sessions travel between requests. Only Keys are required.
@@ -93,7 +91,8 @@ func NewHTTP(c HTTPConfig) (*HTTP, error) {
 // the header and the cookie say, and the store. A token that is not by one of the keys
 // is worth nothing, is not the client's fault, and is replaced.
 //
-// When the session has changed, the client gets the token with the answer's header. What
+// When the session has changed, and is not just what the client has brought, the client
+// gets the token with the answer's header. What
 // changes after the first byte goes to the store and into a trailer, which browsers do
 // not show to anyone: write before you answer. A panic passes through; who answers it
 // further out answers with the token. The store is told before the client
@@ -118,41 +117,32 @@ func (h *HTTP) Handler(next http.Handler) http.Handler {
 
 func (a *answer) begin(r *http.Request) {
 	h := a.h
-	var t Token
-	known := h.c.AbsentMeansNew
-	presented := r.Header.Values(HeaderName)
+	lines := r.Header.Values(HeaderName)
 	if !h.c.DisableCookie {
 		for _, cookie := range r.CookiesNamed(h.c.CookieName) {
-			presented = append(presented[:len(presented):len(presented)], cookie.Value)
+			lines = append(lines[:len(lines):len(lines)], cookie.Value)
 		}
 	}
-	bad := len(presented) > maxPresented
-	for _, signed := range presented[:min(len(presented), maxPresented)] {
-		u, err := h.c.Keys.Verify(signed)
-		if err != nil {
-			bad = true
-			continue
-		}
-		t, known = t.Merge(u), known || signed != ""
-	}
-	var stored Token
+	p := h.c.Keys.present(lines)
+	t, known := p.token, h.c.AbsentMeansNew || p.some
+	a.holds, a.holdsIt = p.token, p.one
 	if h.c.Principal != nil {
 		a.principal = h.c.Principal(r)
 	}
 	if a.principal != "" {
 		ctx, cancel := context.WithTimeout(a.ctx, h.c.StoreTimeout)
-		var err error
-		stored, err = h.c.Store.Load(ctx, a.principal)
+		stored, err := h.c.Store.Load(ctx, a.principal)
 		cancel()
 		if err != nil {
 			h.c.Logger.WarnContext(a.ctx, "causal: the store has not answered; the request reads the primary", "error", err)
 		}
 		known = err == nil && !stored.Incomplete()
+		a.kept, a.keptAll = stored, known
 		stored.incomplete = false // a doubt of the store's, which the client must not keep
+		t = t.Merge(stored)
 	}
-	a.replace = bad
-	t = t.Merge(stored)
-	if bad { // it may have said anything, and must not be taken for nothing next time
+	a.replace = p.bad
+	if p.bad { // it may have said anything, and must not be taken for nothing next time
 		t = t.Merge(Unknown())
 	}
 	a.session = NewSession(t)
@@ -168,7 +158,12 @@ type answer struct {
 	ctx       context.Context
 	session   *Session
 	principal string
-	replace   bool // the client has a token that is worth nothing
 	begun     bool
-	told      Token // with the header
+	told      Token // with the header, or seen to need no telling
+
+	holds   Token // what the client has brought,
+	holdsIt bool  // if that is all it has, and one
+	replace bool  // the client has a token that is worth nothing
+	kept    Token // what the store has for the principal,
+	keptAll bool  // if it is sure of that
 }

@@ -126,6 +126,20 @@ func TestTrailer(t *testing.T) {
 	}
 }
 
+// Who has been told of more by the header is told at the end that it was too much.
+func TestTrailerTakesBack(t *testing.T) {
+	t.Parallel()
+	other := causal.Mark{System: 8, Timeline: 1, LSN: 1}
+	response := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		session(r).Add(other)
+		_ = http.NewResponseController(w).Flush()
+		session(r).Forget(other)
+	}, with(at(5), t))
+	if token, err := keys(t).Verify(response.Trailer.Get(causal.HeaderName)); err != nil || !token.Equal(causal.NewToken(at(5))) {
+		t.Errorf("%v, %v", token, err)
+	}
+}
+
 // A client whose write was followed by a panic is told of it by whoever answers that.
 func TestPanicIsTold(t *testing.T) {
 	t.Parallel()
