@@ -117,13 +117,11 @@ func (h *HTTP) Handler(next http.Handler) http.Handler {
 
 func (a *answer) begin(r *http.Request) {
 	h := a.h
-	lines := r.Header.Values(HeaderName)
+	var cookies []*http.Cookie
 	if !h.c.DisableCookie {
-		for _, cookie := range r.CookiesNamed(h.c.CookieName) {
-			lines = append(lines[:len(lines):len(lines)], cookie.Value)
-		}
+		cookies = r.CookiesNamed(h.c.CookieName)
 	}
-	p := h.c.Keys.present(lines)
+	p := h.c.Keys.present(r.Header.Values(HeaderName), cookies)
 	t, known := p.token, h.c.AbsentMeansNew || p.some
 	a.holds, a.holdsIt = p.token, p.one
 	if h.c.Principal != nil {

@@ -217,6 +217,21 @@ func TestBegin(t *testing.T) {
 				r.Header.Add(causal.HeaderName, keys(t).Sign(causal.NewToken(at(5))))
 			}
 		}, lsn: 5, incomplete: true, replaced: true},
+		{name: "lines that a proxy has joined", request: func(r *http.Request) {
+			signed := func(lsn causal.LSN) string { return keys(t).Sign(causal.NewToken(at(lsn))) }
+			r.Header.Add(causal.HeaderName, signed(5)+", "+signed(6)+",")
+			r.Header.Add(causal.HeaderName, signed(4)+","+signed(3))
+		}, lsn: 6},
+		{name: "one of joined lines is another's", request: func(r *http.Request) {
+			r.Header.Set(causal.HeaderName, keys(t).Sign(causal.NewToken(at(5)))+", "+other)
+		}, lsn: 5, incomplete: true, replaced: true},
+		{name: "too many, joined", request: func(r *http.Request) {
+			var joined []string
+			for lsn := range causal.LSN(10) {
+				joined = append(joined, keys(t).Sign(causal.NewToken(at(lsn+1))))
+			}
+			r.Header.Set(causal.HeaderName, strings.Join(joined, ", "))
+		}, lsn: 4, incomplete: true, replaced: true},
 		{name: "too long", request: func(r *http.Request) { r.Header.Set(causal.HeaderName, strings.Repeat("a", 4000)) }, incomplete: true, replaced: true},
 	} {
 		response := serve(t, test.change, func(_ http.ResponseWriter, r *http.Request) {

@@ -1,5 +1,10 @@
 package causal
 
+import (
+	"net/http"
+	"strings"
+)
+
 // maxPresented bounds the tokens of one message that are looked at.
 const maxPresented = 4
 
@@ -11,19 +16,40 @@ type presented struct {
 	bad   bool  // there are some that are by none of the keys, or too many
 }
 
-func (k Keys) present(lines []string) (p presented) {
-	p.bad = len(lines) > maxPresented
-	for _, signed := range lines[:min(len(lines), maxPresented)] {
+// present looks at a header's lines, and at cookies.
+func (k Keys) present(lines []string, cookies []*http.Cookie) (p presented) {
+	left := maxPresented
+	add := func(signed string) bool {
+		if signed == "" {
+			return true
+		}
+		if left--; left < 0 {
+			p.bad = true
+			return false
+		}
 		t, err := k.Verify(signed)
 		switch {
 		case err != nil:
 			p.bad = true
-		case signed == "":
 		case !p.some:
 			p.token, p.some, p.one = t, true, true
 		default:
 			p.one = p.one && p.token.Equal(t)
 			p.token = p.token.Merge(t)
+		}
+		return true
+	}
+	for _, line := range lines {
+		// A proxy may join lines (RFC 9110, section 5.3).
+		for signed := range strings.SplitSeq(line, ",") {
+			if !add(strings.Trim(signed, " \t")) {
+				return p
+			}
+		}
+	}
+	for _, cookie := range cookies {
+		if !add(cookie.Value) {
+			return p
 		}
 	}
 	return p
