@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -41,7 +42,7 @@ type HTTPConfig struct {
 	// reads the primary. Set it when all clients keep the cookie, as browsers do.
 	AbsentMeansNew bool
 
-	// CookieName is the cookie's. Default Causal-Token.
+	// CookieName is the cookie's, of letters, digits and !#$%&'*+-.^_`|~. Default Causal-Token.
 	CookieName string
 	// CookieAge is how long a client keeps it. Default 24 h. It must be longer than a
 	// replica may lag.
@@ -67,7 +68,18 @@ func (c HTTPConfig) Validate() error {
 	if c.StoreTimeout < 0 || c.CookieAge < 0 || c.CookieAge > 0 && c.CookieAge < time.Second {
 		errs = append(errs, fmt.Errorf("causal: HTTPConfig.StoreTimeout (%v) must not be negative, and CookieAge (%v) at least a second", c.StoreTimeout, c.CookieAge))
 	}
+	if i := strings.IndexFunc(c.CookieName, notInToken); i >= 0 {
+		errs = append(errs, fmt.Errorf("causal: HTTPConfig.CookieName (%q) has a character that a cookie's name cannot have, at byte %d; letters, digits and %s can be in it", c.CookieName, i+1, tokenMarks))
+	}
 	return errors.Join(errs...)
+}
+
+// tokenMarks are those of an HTTP token (RFC 9110, section 5.6.2), which is what a cookie's
+// name must be (RFC 6265, section 4.1.1). net/http drops a cookie with another name.
+const tokenMarks = "!#$%&'*+-.^_`|~"
+
+func notInToken(r rune) bool {
+	return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && !strings.ContainsRune(tokenMarks, r)
 }
 
 // HTTP gives each request a session, and its client the token.

@@ -328,6 +328,23 @@ func TestHTTPConfig(t *testing.T) {
 	}
 }
 
+// A name that a cookie cannot have is named at the start: net/http would leave the
+// cookie out without a word.
+func TestCookieName(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"", "t", "__Host-token", "a!#$%&'*+-.^_`|~9"} {
+		if err := (causal.HTTPConfig{Keys: keys(t), CookieName: name}).Validate(); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for _, name := range []string{"a b", "a;b", "a=b", "a,b", "a\"b", "a(", "a/b", "a\x00", "a\x7f", "naïve", "a\xff"} {
+		err := (causal.HTTPConfig{Keys: keys(t), CookieName: name}).Validate()
+		if err == nil || !strings.Contains(err.Error(), "CookieName") || !strings.Contains(err.Error(), "at byte") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
 // Tokens are kept for their time, or the store says that it cannot tell.
 func TestMemory(t *testing.T) {
 	t.Parallel()
