@@ -144,7 +144,11 @@ func (a *answer) begin(r *http.Request) {
 		stored, err := h.c.Store.Load(ctx, a.principal)
 		cancel()
 		if err != nil {
-			h.c.Logger.WarnContext(a.ctx, "causal: the store has not answered; the request reads the primary", "error", err)
+			level := slog.LevelWarn
+			if errors.Is(a.ctx.Err(), context.Canceled) { // the client has gone, and the store is not to blame
+				level = slog.LevelDebug
+			}
+			h.c.Logger.Log(a.ctx, level, "causal: the store has not answered; the request reads the primary", "error", err)
 		}
 		known = err == nil && !stored.Incomplete()
 		a.kept, a.keptAll = stored, known
