@@ -112,8 +112,11 @@ func (a *answer) save(t Token) {
 	// The client may be gone; what it wrote is there for its next request.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), a.h.c.StoreTimeout)
 	defer cancel()
-	err := a.h.c.Store.Save(ctx, a.principal, t)
-	if err != nil && ctx.Err() == nil {
+	// A first attempt that hangs, on a connection that is dead, say, must leave time for another.
+	first, stop := context.WithTimeout(ctx, a.h.c.StoreTimeout/2)
+	err := a.h.c.Store.Save(first, a.principal, t)
+	stop()
+	if err != nil {
 		err = a.h.c.Store.Save(ctx, a.principal, t)
 	}
 	if err != nil {

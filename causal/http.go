@@ -33,8 +33,9 @@ type HTTPConfig struct {
 	// handler belongs behind authentication.
 	Store     Store
 	Principal func(*http.Request) string
-	// StoreTimeout bounds each use of the store. Default 100 ms. When it is too small,
-	// reads go to the primary without need; while the store hangs, every request waits for it.
+	// StoreTimeout bounds each use of the store; a save is tried twice within it. Default
+	// 100 ms. When it is too small, reads go to the primary without need; while the store
+	// hangs, every request waits for it.
 	StoreTimeout time.Duration
 
 	// AbsentMeansNew takes a request with neither a token nor a known principal for that of

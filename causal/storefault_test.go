@@ -99,3 +99,26 @@ func TestClientGoneIsSaved(t *testing.T) {
 		}
 	})
 }
+
+// A save that hangs leaves time for another.
+func TestSaveIsRepeated(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		hang   int
+		saves  []time.Duration
+		took   time.Duration
+		levels []slog.Level
+	}{
+		{0, []time.Duration{time.Second / 2}, 0, []slog.Level{slog.LevelWarn}}, // of the load
+		{1, []time.Duration{time.Second / 2, time.Second / 2}, time.Second / 2, []slog.Level{slog.LevelWarn}},
+		{2, []time.Duration{time.Second / 2, time.Second / 2}, time.Second, []slog.Level{slog.LevelWarn, slog.LevelWarn}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			began, store := time.Now(), &hanging{hang: test.hang}
+			log := askHanging(t, t.Context(), store, true)
+			if took := time.Since(began) - time.Second; took != test.took || !slices.Equal(store.saves, test.saves) || !slices.Equal(log.seen, test.levels) {
+				t.Errorf("%d hang: took %v, saves %v, %v", test.hang, took, store.saves, log.seen)
+			}
+		})
+	}
+}
