@@ -2,9 +2,12 @@
 // several instances whose clients keep neither cookie nor header.
 //
 // Tokens are merged in Redis, by the rules of package causal. A Redis that has lost its
-// data, by a restart, a flush or a failover to an empty server, says so: a key holds since
-// when it is complete, and principals that are not found before a TTL has passed are
-// [causal.Unknown], and read the primary. The same begins anew after a save has failed.
+// data, by a restart, a flush or a failover to an empty server, says so: keys hold since
+// when it is complete, and until a TTL has passed all tokens are incomplete, and their
+// principals read the primary. The same begins anew after a save has failed, for
+// the sixteenth of the principals that are in the same slot of a cluster.
+//
+// Keys have a hash of the principal, "{slot}:of:hash" behind the prefix.
 //
 // It does not help when Redis drops single keys: set maxmemory-policy to noeviction.
 // Between a failed save and the next use of the store by the same instance, another
@@ -13,6 +16,8 @@ package redisstore
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -41,8 +46,17 @@ type Config struct {
 type Store struct {
 	client rueidis.Client
 	c      Config
-	// failed: a save has failed, so the store is not complete.
-	failed atomic.Bool
+	shards [shards]shard
+}
+
+// shards is how many slots of a cluster the keys are in, for its servers to share. Guess:
+// more than there are servers; each has a doubt of its own after a failed save.
+const shards = 16
+
+// shard has the principals whose keys are in one slot.
+type shard struct {
+	failed atomic.Uint64 // saves, after which the shard is not complete,
+	told   atomic.Uint64 // and how many of these Redis has been told of
 }
 
 var _ causal.Store = (*Store)(nil)
@@ -112,30 +126,40 @@ redis.call('PEXPIRE', KEYS[2], ARGV[1])
 return 'OK'`)
 )
 
-func (s *Store) keys(principal string) []string {
-	// In one slot of a cluster, since the scripts need both.
-	return []string{s.c.Prefix + "{tokens}:since", s.c.Prefix + "{tokens}:of:" + principal}
+// place returns where a principal's token is. Principals may be addresses of people,
+// and keys get into logs and backups, so a key has a hash. It hides no principal from who
+// can guess it.
+func (s *Store) place(principal string) (sh *shard, keys []string) {
+	sum := sha256.Sum256([]byte(principal))
+	n := sum[0] % shards
+	// What is in braces chooses the slot: both keys of a script must be in one.
+	prefix := fmt.Sprintf("%s{%d}:", s.c.Prefix, n)
+	return &s.shards[n], []string{prefix + "since", prefix + "of:" + hex.EncodeToString(sum[:16])}
 }
 
-func (s *Store) args() (args []string, failed bool) {
-	failed = s.failed.Swap(false)
-	flag := "0"
-	if failed {
+// args also returns what is to be called when Redis has run the script. Until then the
+// failure is told by each script, lest one overtakes the other that tells it.
+func (s *Store) args(sh *shard) (args []string, done func()) {
+	failed, flag := sh.failed.Load(), "0"
+	if failed > sh.told.Load() {
 		flag = "1"
 	}
-	return []string{strconv.FormatInt(s.c.TTL.Milliseconds(), 10), flag, strconv.Itoa(causal.MaxMarks)}, failed
+	args = []string{strconv.FormatInt(s.c.TTL.Milliseconds(), 10), flag, strconv.Itoa(causal.MaxMarks)}
+	return args, func() {
+		for told := sh.told.Load(); told < failed && !sh.told.CompareAndSwap(told, failed); told = sh.told.Load() {
+		}
+	}
 }
 
 // Load implements [causal.Store]. Its errors are the client's.
 func (s *Store) Load(ctx context.Context, principal string) (causal.Token, error) {
-	args, failed := s.args()
-	reply, err := loadScript.Exec(ctx, s.client, s.keys(principal), args).ToArray()
+	sh, keys := s.place(principal)
+	args, done := s.args(sh)
+	reply, err := loadScript.Exec(ctx, s.client, keys, args).ToArray()
 	if err != nil {
-		if failed {
-			s.failed.Store(true)
-		}
 		return causal.Token{}, fmt.Errorf("redisstore: %w", err)
 	}
+	done()
 	if len(reply) != 2 {
 		return causal.Token{}, fmt.Errorf("redisstore: %d values instead of 2", len(reply))
 	}
@@ -156,17 +180,19 @@ func (s *Store) Save(ctx context.Context, principal string, t causal.Token) erro
 	if t.IsZero() {
 		return nil
 	}
-	args, _ := s.args()
+	sh, keys := s.place(principal)
+	args, done := s.args(sh)
 	if t.Incomplete() {
 		args = append(args, incomplete, "1")
 	}
 	for m := range t.Marks() {
 		args = append(args, fmt.Sprintf("%x/%x", m.System, m.Timeline), fmt.Sprintf("%016x%016x%016x", uint64(m.LSN), m.Epoch, m.Number))
 	}
-	if err := saveScript.Exec(ctx, s.client, s.keys(principal), args).Error(); err != nil {
-		s.failed.Store(true)
+	if err := saveScript.Exec(ctx, s.client, keys, args).Error(); err != nil {
+		sh.failed.Add(1)
 		return fmt.Errorf("redisstore: %w", err)
 	}
+	done()
 	return nil
 }
 
