@@ -1,13 +1,19 @@
 // Package redisstore keeps causal tokens in Redis, by principal, for applications with
 // several instances whose clients keep neither cookie nor header.
 //
-// Tokens are merged in Redis, by the rules of package causal. A Redis that has lost its
-// data, by a restart, a flush or a failover to an empty server, says so: keys hold since
-// when it is complete, and until a TTL has passed all tokens are incomplete, and their
-// principals read the primary. The same begins anew after a save has failed, for
-// the sixteenth of the principals that are in the same slot of a cluster.
+// Tokens are merged in Redis, by the rules of package causal. A Redis that may have lost
+// some, by a restart, a flush or a failover, says so: a key per slot holds since when it is
+// complete, and in which process. Until a TTL has passed since then, all tokens are
+// incomplete, and their principals read the primary. The same begins anew after a save has
+// failed, for the sixteenth of the principals that are in the same slot of a cluster.
 //
-// Keys have a hash of the principal, "{slot}:of:hash" behind the prefix.
+// Any restart counts, also one that has kept everything by an append-only file, and so does
+// any failover, and the move of a slot to another server: Redis does not know whether its
+// files were an older snapshot, nor a replica what it has not received. That costs a TTL of
+// reads from the primary, and is the safe side. The user that the client connects as needs the
+// permission for INFO; a Redis that answers it without run_id is refused.
+//
+// Keys have a hash of the principal.
 //
 // It does not help when Redis drops single keys: set maxmemory-policy to noeviction.
 // Between a failed save and the next use of the store by the same instance, another
@@ -79,17 +85,22 @@ func New(client rueidis.Client, c Config) (*Store, error) {
 // position, epoch and number in sixteen digits each, so that they compare as text.
 const incomplete = "incomplete"
 
-// sinceLua returns whether the store may lack tokens. KEYS[1] holds since when it does
-// not; ARGV are the TTL in ms and whether a save has failed.
+// sinceLua finds whether the store may lack tokens. KEYS[1] holds since when it does not,
+// and which process of Redis was told that: another one has what its files or its primary
+// had, which may be less. ARGV are the TTL in ms and whether a save has failed.
 const sinceLua = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local since = redis.call('GET', KEYS[1])
-if not since or ARGV[2] == '1' then
-  since = now
-  redis.call('SET', KEYS[1], now)
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+if not run then
+  return redis.error_reply('ERR INFO server has no run_id, so a restart would not be noticed')
 end
-local doubt = now - since < tonumber(ARGV[1])
+local since, of = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+) (%x+)$')
+if of ~= run or ARGV[2] == '1' then
+  since = now
+  redis.call('SET', KEYS[1], string.format('%d %s', now, run))
+end
+local doubt = now - tonumber(since) < tonumber(ARGV[1])
 `
 
 var (

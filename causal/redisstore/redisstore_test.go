@@ -4,7 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"net"
+	"os"
+	"os/exec"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -13,6 +18,7 @@ import (
 
 	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/causal/redisstore"
+	"github.com/loadlinehq/loadline/internal/stack"
 	"github.com/loadlinehq/loadline/internal/stack/faultproxy"
 	"github.com/loadlinehq/loadline/internal/stack/stacktest"
 )
@@ -209,4 +215,77 @@ func TestLostTokens(t *testing.T) {
 	want(t, s, eve, causal.Token{})
 	time.Sleep(ttl + 10*time.Millisecond)
 	want(t, s, bob, causal.Token{}) // it is told once
+}
+
+// server starts a Redis of its own, which a test may restart. Its data are in dir.
+func server(t *testing.T, dir, port string) (stop func()) {
+	t.Helper()
+	program, err := stack.FindRedis()
+	if err != nil {
+		t.Fatal(err)
+	}
+	redis := exec.Command(program, "--bind", "127.0.0.1", "--port", port, "--dir", dir, "--appendonly", "yes", "--save", "")
+	if err := redis.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop = sync.OnceFunc(func() {
+		_ = redis.Process.Signal(syscall.SIGTERM)
+		_ = redis.Wait()
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// A Redis that was started again may have an older snapshot, with the mark that says it
+// is complete.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("needs a real server; skipped by -short")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	_ = l.Close()
+	connect := func(ttl time.Duration) *redisstore.Store {
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{l.Addr().String()}, DisableCache: true, ForceSingleClient: true})
+			if err == nil {
+				if err = c.Do(t.Context(), c.B().Ping().Build()).Error(); err == nil {
+					c.Close()
+					return store(t, l.Addr().String(), "", ttl)
+				}
+				c.Close()
+			}
+			if time.Now().After(deadline) {
+				t.Fatal(err)
+			}
+		}
+	}
+	dir, older := t.TempDir(), t.TempDir()
+	const ttl = 2 * time.Second
+	stop := server(t, dir, port)
+	s := connect(ttl)
+	want(t, s, "ann", causal.Unknown())
+	time.Sleep(ttl + 10*time.Millisecond)
+	want(t, s, "ann", causal.Token{})
+	stop()
+	if err := os.CopyFS(older, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+
+	stop = server(t, dir, port)
+	s = connect(ttl)
+	if err := s.Save(t.Context(), "ann", at(5)); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+
+	server(t, older, port)
+	s = connect(ttl)
+	want(t, s, "ann", causal.Unknown()) // not: nothing
+	time.Sleep(ttl + 10*time.Millisecond)
+	want(t, s, "ann", causal.Token{})
 }
