@@ -7,6 +7,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -79,10 +82,13 @@ func TestTold(t *testing.T) {
 			w.WriteHeader(http.StatusEarlyHints)
 			w.WriteHeader(http.StatusOK)
 		},
-		"body":     func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "text") },
-		"flush":    func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush() },
-		"control":  func(w http.ResponseWriter, _ *http.Request) { _ = http.NewResponseController(w).Flush() },
-		"readfrom": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, strings.NewReader("text")) },
+		"body":    func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "text") },
+		"flush":   func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush() },
+		"control": func(w http.ResponseWriter, _ *http.Request) { _ = http.NewResponseController(w).Flush() },
+		"copy":    func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, strings.NewReader("text")) },
+		"readfrom": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.(io.ReaderFrom).ReadFrom(struct{ io.Reader }{strings.NewReader("text")})
+		},
 	} {
 		response := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
 			session(r).Add(at(5))
@@ -99,6 +105,54 @@ func TestTold(t *testing.T) {
 		if response.Header.Get("Cache-Control") != "private" {
 			t.Errorf("%s: Cache-Control %q", name, response.Header.Get("Cache-Control"))
 		}
+	}
+}
+
+// What comes before the answer is not the answer, which has all that was written after.
+func TestHintsDoNotTell(t *testing.T) {
+	t.Parallel()
+	var hinted []string
+	response := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		session(r).Add(at(5))
+		w.WriteHeader(http.StatusEarlyHints)
+		session(r).Add(at(6))
+	}, func(r *http.Request) {
+		*r = *r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, header textproto.MIMEHeader) error {
+			hinted = append(hinted, header.Get(causal.HeaderName))
+			return nil
+		}}))
+	})
+	token, err := keys(t).Verify(response.Header.Get(causal.HeaderName))
+	if err != nil || !token.Equal(causal.NewToken(at(6))) || len(hinted) != 1 || hinted[0] != "" || len(response.Trailer) > 0 {
+		t.Errorf("%v, %v, hinted %q, trailer %v", token, err, hinted, response.Trailer)
+	}
+}
+
+// The server's own abilities are reached through the answer.
+func TestUnwrap(t *testing.T) {
+	t.Parallel()
+	reached := false
+	serve(t, nil, func(w http.ResponseWriter, _ *http.Request) {
+		control := http.NewResponseController(w)
+		reached = true
+		if err := errors.Join(control.SetWriteDeadline(time.Now().Add(time.Minute)), control.SetReadDeadline(time.Now().Add(time.Minute)), control.EnableFullDuplex()); err != nil {
+			t.Error(err)
+		}
+	}, nil)
+	if !reached {
+		t.Error("not served")
+	}
+}
+
+// A handler knows better who may keep its answer.
+func TestCacheControlIsKept(t *testing.T) {
+	t.Parallel()
+	response := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		session(r).Add(at(5))
+		w.Header().Set("Cache-Control", "no-store")
+	}, nil)
+	if got := response.Header.Values("Cache-Control"); !slices.Equal(got, []string{"no-store"}) || response.Header.Get(causal.HeaderName) == "" {
+		t.Errorf("%v", response.Header)
 	}
 }
 
