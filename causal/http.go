@@ -101,7 +101,7 @@ func NewHTTP(c HTTPConfig) (*HTTP, error) {
 }
 
 // Handler puts a session into the context of each request that next gets: with what
-// the header and the cookie say, and the store. A token that is not by one of the keys
+// the header and the cookie say, and the store. A [DoubtName] puts it in doubt. A token that is not by one of the keys
 // is worth nothing, is not the client's fault, and is replaced.
 //
 // When the session has changed, and is not just what the client has brought, the client
@@ -161,7 +161,7 @@ func (a *answer) begin(r *http.Request) {
 		t = t.Merge(Unknown())
 	}
 	a.session = NewSession(t)
-	if !known {
+	if !known || r.Header.Get(DoubtName) != "" {
 		a.session.Doubt()
 	}
 }
