@@ -195,6 +195,9 @@ func TestLostTokens(t *testing.T) {
 	if err := s.Save(short, "ann", at(6)); err == nil {
 		t.Error("saved to nowhere")
 	}
+	if _, err := s.Load(short, "ann"); err == nil { // and nobody is told of that
+		t.Error("loaded from nowhere")
+	}
 	stop()
 	if err := proxy.Remove("away"); err != nil {
 		t.Fatal(err)
