@@ -6,7 +6,7 @@
 // write-ahead log. Who answers the holder's next read, be it a replica or a cache, has
 // at least reached the mark. A [Session] collects marks during a request; it travels in
 // the context, between requests as a cookie or the header Causal-Token (see
-// [HTTP]), in an event, or, for clients that keep nothing, in a [Store] by principal.
+// [HTTP]), to other services by a [Transport], in an event, or, for clients that keep nothing, in a [Store] by principal.
 //
 // The package compares and carries; it does not wait, and knows no database. Package db
 // adds marks after each write and honours them at each read.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -20,8 +21,6 @@ const (
 	DefaultCookieAge = 24 * time.Hour
 	// DefaultStoreTimeout is a guess: what a page can wait for, and Redis never needs.
 	DefaultStoreTimeout = 100 * time.Millisecond
-	// maxPresented bounds the tokens of one request that are looked at.
-	maxPresented = 4
 )
 
 // HTTPConfig says how sessions travel between requests. Only Keys are required.
@@ -34,8 +33,9 @@ type HTTPConfig struct {
 	// handler belongs behind authentication.
 	Store     Store
 	Principal func(*http.Request) string
-	// StoreTimeout bounds each use of the store. Default 100 ms. When it is too small,
-	// reads go to the primary without need; while the store hangs, every request waits for it.
+	// StoreTimeout bounds each use of the store; a save is tried twice within it. Default
+	// 100 ms. When it is too small, reads go to the primary without need; while the store
+	// hangs, every request waits for it.
 	StoreTimeout time.Duration
 
 	// AbsentMeansNew takes a request with neither a token nor a known principal for that of
@@ -43,7 +43,7 @@ type HTTPConfig struct {
 	// reads the primary. Set it when all clients keep the cookie, as browsers do.
 	AbsentMeansNew bool
 
-	// CookieName is the cookie's. Default Causal-Token.
+	// CookieName is the cookie's, of letters, digits and !#$%&'*+-.^_`|~. Default Causal-Token.
 	CookieName string
 	// CookieAge is how long a client keeps it. Default 24 h. It must be longer than a
 	// replica may lag.
@@ -69,7 +69,18 @@ func (c HTTPConfig) Validate() error {
 	if c.StoreTimeout < 0 || c.CookieAge < 0 || c.CookieAge > 0 && c.CookieAge < time.Second {
 		errs = append(errs, fmt.Errorf("causal: HTTPConfig.StoreTimeout (%v) must not be negative, and CookieAge (%v) at least a second", c.StoreTimeout, c.CookieAge))
 	}
+	if i := strings.IndexFunc(c.CookieName, notInToken); i >= 0 {
+		errs = append(errs, fmt.Errorf("causal: HTTPConfig.CookieName (%q) has a character that a cookie's name cannot have, at byte %d; letters, digits and %s can be in it", c.CookieName, i+1, tokenMarks))
+	}
 	return errors.Join(errs...)
+}
+
+// tokenMarks are those of an HTTP token (RFC 9110, section 5.6.2), which is what a cookie's
+// name must be (RFC 6265, section 4.1.1). net/http drops a cookie with another name.
+const tokenMarks = "!#$%&'*+-.^_`|~"
+
+func notInToken(r rune) bool {
+	return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && !strings.ContainsRune(tokenMarks, r)
 }
 
 // HTTP gives each request a session, and its client the token.
@@ -90,12 +101,14 @@ func NewHTTP(c HTTPConfig) (*HTTP, error) {
 }
 
 // Handler puts a session into the context of each request that next gets: with what
-// the header and the cookie say, and the store. A token that is not by one of the keys
+// the header and the cookie say, and the store. A [DoubtName] puts it in doubt. A token that is not by one of the keys
 // is worth nothing, is not the client's fault, and is replaced.
 //
-// When the session has changed, the client gets the token with the answer's header. What
+// When the session has changed, and is not just what the client has brought, the client
+// gets the token with the answer's header. What
 // changes after the first byte goes to the store and into a trailer, which browsers do
-// not show to anyone: write before you answer. The store is told before the client
+// not show to anyone: write before you answer. A panic passes through; who answers it
+// further out answers with the token. The store is told before the client
 // is; when that fails, a client that keeps nothing may read the past until replicas have
 // caught up.
 func (h *HTTP) Handler(next http.Handler) http.Handler {
@@ -106,8 +119,8 @@ func (h *HTTP) Handler(next http.Handler) http.Handler {
 		defer func() {
 			if returned {
 				a.end()
-			} else { // it panics: nobody is answered, and what was written is still there
-				a.save(a.session.Token())
+			} else { // it panics, and what was written is still there
+				a.fall()
 			}
 		}()
 		next.ServeHTTP(a, r.WithContext(WithSession(r.Context(), a.session)))
@@ -117,45 +130,38 @@ func (h *HTTP) Handler(next http.Handler) http.Handler {
 
 func (a *answer) begin(r *http.Request) {
 	h := a.h
-	var t Token
-	known := h.c.AbsentMeansNew
-	presented := r.Header.Values(HeaderName)
+	var cookies []*http.Cookie
 	if !h.c.DisableCookie {
-		for _, cookie := range r.CookiesNamed(h.c.CookieName) {
-			presented = append(presented[:len(presented):len(presented)], cookie.Value)
-		}
+		cookies = r.CookiesNamed(h.c.CookieName)
 	}
-	bad := len(presented) > maxPresented
-	for _, signed := range presented[:min(len(presented), maxPresented)] {
-		u, err := h.c.Keys.Verify(signed)
-		if err != nil {
-			bad = true
-			continue
-		}
-		t, known = t.Merge(u), known || signed != ""
-	}
-	var stored Token
+	p := h.c.Keys.present(r.Header.Values(HeaderName), cookies)
+	t, known := p.token, h.c.AbsentMeansNew || p.some
+	a.holds, a.holdsIt = p.token, p.one
 	if h.c.Principal != nil {
 		a.principal = h.c.Principal(r)
 	}
 	if a.principal != "" {
 		ctx, cancel := context.WithTimeout(a.ctx, h.c.StoreTimeout)
-		var err error
-		stored, err = h.c.Store.Load(ctx, a.principal)
+		stored, err := h.c.Store.Load(ctx, a.principal)
 		cancel()
 		if err != nil {
-			h.c.Logger.WarnContext(a.ctx, "causal: the store has not answered; the request reads the primary", "error", err)
+			level := slog.LevelWarn
+			if errors.Is(a.ctx.Err(), context.Canceled) { // the client has gone, and the store is not to blame
+				level = slog.LevelDebug
+			}
+			h.c.Logger.Log(a.ctx, level, "causal: the store has not answered; the request reads the primary", "error", err)
 		}
 		known = err == nil && !stored.Incomplete()
+		a.kept, a.keptAll = stored, known
 		stored.incomplete = false // a doubt of the store's, which the client must not keep
+		t = t.Merge(stored)
 	}
-	a.replace = bad
-	t = t.Merge(stored)
-	if bad { // it may have said anything, and must not be taken for nothing next time
+	a.replace = p.bad
+	if p.bad { // it may have said anything, and must not be taken for nothing next time
 		t = t.Merge(Unknown())
 	}
 	a.session = NewSession(t)
-	if !known {
+	if !known || r.Header.Get(DoubtName) != "" {
 		a.session.Doubt()
 	}
 }
@@ -167,7 +173,12 @@ type answer struct {
 	ctx       context.Context
 	session   *Session
 	principal string
-	replace   bool // the client has a token that is worth nothing
 	begun     bool
-	told      Token // with the header
+	told      Token // with the header, or seen to need no telling
+
+	holds   Token // what the client has brought,
+	holdsIt bool  // if that is all it has, and one
+	replace bool  // the client has a token that is worth nothing
+	kept    Token // what the store has for the principal,
+	keptAll bool  // if it is sure of that
 }

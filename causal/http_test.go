@@ -7,6 +7,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -79,10 +82,13 @@ func TestTold(t *testing.T) {
 			w.WriteHeader(http.StatusEarlyHints)
 			w.WriteHeader(http.StatusOK)
 		},
-		"body":     func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "text") },
-		"flush":    func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush() },
-		"control":  func(w http.ResponseWriter, _ *http.Request) { _ = http.NewResponseController(w).Flush() },
-		"readfrom": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, strings.NewReader("text")) },
+		"body":    func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "text") },
+		"flush":   func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush() },
+		"control": func(w http.ResponseWriter, _ *http.Request) { _ = http.NewResponseController(w).Flush() },
+		"copy":    func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, strings.NewReader("text")) },
+		"readfrom": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.(io.ReaderFrom).ReadFrom(struct{ io.Reader }{strings.NewReader("text")})
+		},
 	} {
 		response := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
 			session(r).Add(at(5))
@@ -99,6 +105,54 @@ func TestTold(t *testing.T) {
 		if response.Header.Get("Cache-Control") != "private" {
 			t.Errorf("%s: Cache-Control %q", name, response.Header.Get("Cache-Control"))
 		}
+	}
+}
+
+// What comes before the answer is not the answer, which has all that was written after.
+func TestHintsDoNotTell(t *testing.T) {
+	t.Parallel()
+	var hinted []string
+	response := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		session(r).Add(at(5))
+		w.WriteHeader(http.StatusEarlyHints)
+		session(r).Add(at(6))
+	}, func(r *http.Request) {
+		*r = *r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, header textproto.MIMEHeader) error {
+			hinted = append(hinted, header.Get(causal.HeaderName))
+			return nil
+		}}))
+	})
+	token, err := keys(t).Verify(response.Header.Get(causal.HeaderName))
+	if err != nil || !token.Equal(causal.NewToken(at(6))) || len(hinted) != 1 || hinted[0] != "" || len(response.Trailer) > 0 {
+		t.Errorf("%v, %v, hinted %q, trailer %v", token, err, hinted, response.Trailer)
+	}
+}
+
+// The server's own abilities are reached through the answer.
+func TestUnwrap(t *testing.T) {
+	t.Parallel()
+	reached := false
+	serve(t, nil, func(w http.ResponseWriter, _ *http.Request) {
+		control := http.NewResponseController(w)
+		reached = true
+		if err := errors.Join(control.SetWriteDeadline(time.Now().Add(time.Minute)), control.SetReadDeadline(time.Now().Add(time.Minute)), control.EnableFullDuplex()); err != nil {
+			t.Error(err)
+		}
+	}, nil)
+	if !reached {
+		t.Error("not served")
+	}
+}
+
+// A handler knows better who may keep its answer.
+func TestCacheControlIsKept(t *testing.T) {
+	t.Parallel()
+	response := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		session(r).Add(at(5))
+		w.Header().Set("Cache-Control", "no-store")
+	}, nil)
+	if got := response.Header.Values("Cache-Control"); !slices.Equal(got, []string{"no-store"}) || response.Header.Get(causal.HeaderName) == "" {
+		t.Errorf("%v", response.Header)
 	}
 }
 
@@ -123,6 +177,57 @@ func TestTrailer(t *testing.T) {
 	token, err := keys(t).Verify(response.Trailer.Get(causal.HeaderName))
 	if err != nil || !token.Equal(causal.NewToken(at(5))) || response.Header.Get(causal.HeaderName) != "" {
 		t.Errorf("%v, %v, %v", token, err, response.Header)
+	}
+}
+
+// Who has been told of more by the header is told at the end that it was too much.
+func TestTrailerTakesBack(t *testing.T) {
+	t.Parallel()
+	other := causal.Mark{System: 8, Timeline: 1, LSN: 1}
+	response := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		session(r).Add(other)
+		_ = http.NewResponseController(w).Flush()
+		session(r).Forget(other)
+	}, with(at(5), t))
+	if token, err := keys(t).Verify(response.Trailer.Get(causal.HeaderName)); err != nil || !token.Equal(causal.NewToken(at(5))) {
+		t.Errorf("%v, %v", token, err)
+	}
+}
+
+// A client whose write was followed by a panic is told of it by whoever answers that.
+func TestPanicIsTold(t *testing.T) {
+	t.Parallel()
+	h, err := causal.NewHTTP(causal.HTTPConfig{Keys: keys(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		panics any
+		before http.HandlerFunc
+		told   bool
+	}{
+		"before the header": {panics: "oops", before: func(http.ResponseWriter, *http.Request) {}, told: true},
+		"aborted":           {panics: http.ErrAbortHandler, before: func(http.ResponseWriter, *http.Request) {}, told: true},
+		"after the header":  {panics: "oops", before: func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "text") }},
+	} {
+		w := httptest.NewRecorder()
+		func() {
+			defer func() {
+				if caught := recover(); caught != test.panics {
+					t.Errorf("%s: caught %v", name, caught)
+				}
+				w.WriteHeader(http.StatusInternalServerError)
+			}()
+			h.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				test.before(w, r)
+				session(r).Add(at(5))
+				panic(test.panics)
+			})).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/", nil))
+		}()
+		token, err := keys(t).Verify(w.Result().Header.Get(causal.HeaderName))
+		if err != nil || token.IsZero() == test.told {
+			t.Errorf("%s: %v, %v", name, token, err)
+		}
 	}
 }
 
@@ -166,6 +271,21 @@ func TestBegin(t *testing.T) {
 				r.Header.Add(causal.HeaderName, keys(t).Sign(causal.NewToken(at(5))))
 			}
 		}, lsn: 5, incomplete: true, replaced: true},
+		{name: "lines that a proxy has joined", request: func(r *http.Request) {
+			signed := func(lsn causal.LSN) string { return keys(t).Sign(causal.NewToken(at(lsn))) }
+			r.Header.Add(causal.HeaderName, signed(5)+", "+signed(6)+",")
+			r.Header.Add(causal.HeaderName, signed(4)+","+signed(3))
+		}, lsn: 6},
+		{name: "one of joined lines is another's", request: func(r *http.Request) {
+			r.Header.Set(causal.HeaderName, keys(t).Sign(causal.NewToken(at(5)))+", "+other)
+		}, lsn: 5, incomplete: true, replaced: true},
+		{name: "too many, joined", request: func(r *http.Request) {
+			var joined []string
+			for lsn := range causal.LSN(10) {
+				joined = append(joined, keys(t).Sign(causal.NewToken(at(lsn+1))))
+			}
+			r.Header.Set(causal.HeaderName, strings.Join(joined, ", "))
+		}, lsn: 4, incomplete: true, replaced: true},
 		{name: "too long", request: func(r *http.Request) { r.Header.Set(causal.HeaderName, strings.Repeat("a", 4000)) }, incomplete: true, replaced: true},
 	} {
 		response := serve(t, test.change, func(_ http.ResponseWriter, r *http.Request) {
@@ -299,12 +419,64 @@ func TestIdentify(t *testing.T) {
 	})
 }
 
+// A connection that is taken over belongs to its new owner; what was written until
+// then is stored.
+func TestHijack(t *testing.T) {
+	t.Parallel()
+	memory, err := causal.NewMemory(causal.MemoryConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	response := serve(t, func(c *causal.HTTPConfig) {
+		c.Store, c.Principal = memory, func(*http.Request) string { return "ann" }
+	}, func(w http.ResponseWriter, r *http.Request) {
+		session(r).Add(at(5))
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		session(r).Add(at(6))
+		_, _ = conn.Write([]byte("HTTP/1.1 204 No Content\r\n\r\n"))
+	}, nil)
+	if response == nil || response.StatusCode != http.StatusNoContent || response.Header.Get(causal.HeaderName) != "" {
+		t.Errorf("%+v", response)
+	}
+	for limit := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		kept, _ := memory.Load(t.Context(), "ann")
+		if mark, _ := kept.Mark(7); mark.LSN == 6 {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("stored: %v", kept)
+		}
+	}
+}
+
 func TestHTTPConfig(t *testing.T) {
 	t.Parallel()
 	_, err := causal.NewHTTP(causal.HTTPConfig{Principal: func(*http.Request) string { return "" }, StoreTimeout: -1})
 	for _, want := range []string{"Keys", "Principal", "StoreTimeout"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
+
+// A name that a cookie cannot have is named at the start: net/http would leave the
+// cookie out without a word.
+func TestCookieName(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"", "t", "__Host-token", "a!#$%&'*+-.^_`|~9"} {
+		if err := (causal.HTTPConfig{Keys: keys(t), CookieName: name}).Validate(); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for _, name := range []string{"a b", "a;b", "a=b", "a,b", "a\"b", "a(", "a/b", "a\x00", "a\x7f", "naïve", "a\xff"} {
+		err := (causal.HTTPConfig{Keys: keys(t), CookieName: name}).Validate()
+		if err == nil || !strings.Contains(err.Error(), "CookieName") || !strings.Contains(err.Error(), "at byte") {
+			t.Errorf("%q: %v", name, err)
 		}
 	}
 }

@@ -8,7 +8,8 @@ import (
 )
 
 // Store keeps the last token of each principal, for clients that keep neither cookie
-// nor header. Its methods may be called by several goroutines.
+// nor header. Its methods may be called by several goroutines, and return when their
+// context is done.
 type Store interface {
 	// Load returns what the principal has seen: the zero token if that is nothing that
 	// replicas could still lack, and [Unknown] if the store cannot tell, because it has

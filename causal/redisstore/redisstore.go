@@ -1,10 +1,19 @@
 // Package redisstore keeps causal tokens in Redis, by principal, for applications with
 // several instances whose clients keep neither cookie nor header.
 //
-// Tokens are merged in Redis, by the rules of package causal. A Redis that has lost its
-// data, by a restart, a flush or a failover to an empty server, says so: a key holds since
-// when it is complete, and principals that are not found before a TTL has passed are
-// [causal.Unknown], and read the primary. The same begins anew after a save has failed.
+// Tokens are merged in Redis, by the rules of package causal. A Redis that may have lost
+// some, by a restart, a flush or a failover, says so: a key per slot holds since when it is
+// complete, and in which process. Until a TTL has passed since then, all tokens are
+// incomplete, and their principals read the primary. The same begins anew after a save has
+// failed, for the sixteenth of the principals that are in the same slot of a cluster.
+//
+// Any restart counts, also one that has kept everything by an append-only file, and so does
+// any failover, and the move of a slot to another server: Redis does not know whether its
+// files were an older snapshot, nor a replica what it has not received. That costs a TTL of
+// reads from the primary, and is the safe side. The user that the client connects as needs the
+// permission for INFO; a Redis that answers it without run_id is refused.
+//
+// Keys have a hash of the principal.
 //
 // It does not help when Redis drops single keys: set maxmemory-policy to noeviction.
 // Between a failed save and the next use of the store by the same instance, another
@@ -13,6 +22,8 @@ package redisstore
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -41,8 +52,17 @@ type Config struct {
 type Store struct {
 	client rueidis.Client
 	c      Config
-	// failed: a save has failed, so the store is not complete.
-	failed atomic.Bool
+	shards [shards]shard
+}
+
+// shards is how many slots of a cluster the keys are in, for its servers to share. Guess:
+// more than there are servers; each has a doubt of its own after a failed save.
+const shards = 16
+
+// shard has the principals whose keys are in one slot.
+type shard struct {
+	failed atomic.Uint64 // saves, after which the shard is not complete,
+	told   atomic.Uint64 // and how many of these Redis has been told of
 }
 
 var _ causal.Store = (*Store)(nil)
@@ -65,17 +85,22 @@ func New(client rueidis.Client, c Config) (*Store, error) {
 // position, epoch and number in sixteen digits each, so that they compare as text.
 const incomplete = "incomplete"
 
-// sinceLua returns whether the store may lack tokens. KEYS[1] holds since when it does
-// not; ARGV are the TTL in ms and whether a save has failed.
+// sinceLua finds whether the store may lack tokens. KEYS[1] holds since when it does not,
+// and which process of Redis was told that: another one has what its files or its primary
+// had, which may be less. ARGV are the TTL in ms and whether a save has failed.
 const sinceLua = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local since = redis.call('GET', KEYS[1])
-if not since or ARGV[2] == '1' then
-  since = now
-  redis.call('SET', KEYS[1], now)
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+if not run then
+  return redis.error_reply('ERR INFO server has no run_id, so a restart would not be noticed')
 end
-local doubt = now - since < tonumber(ARGV[1])
+local since, of = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+) (%x+)$')
+if of ~= run or ARGV[2] == '1' then
+  since = now
+  redis.call('SET', KEYS[1], string.format('%d %s', now, run))
+end
+local doubt = now - tonumber(since) < tonumber(ARGV[1])
 `
 
 var (
@@ -112,30 +137,40 @@ redis.call('PEXPIRE', KEYS[2], ARGV[1])
 return 'OK'`)
 )
 
-func (s *Store) keys(principal string) []string {
-	// In one slot of a cluster, since the scripts need both.
-	return []string{s.c.Prefix + "{tokens}:since", s.c.Prefix + "{tokens}:of:" + principal}
+// place returns where a principal's token is. Principals may be addresses of people,
+// and keys get into logs and backups, so a key has a hash. It hides no principal from who
+// can guess it.
+func (s *Store) place(principal string) (sh *shard, keys []string) {
+	sum := sha256.Sum256([]byte(principal))
+	n := sum[0] % shards
+	// What is in braces chooses the slot: both keys of a script must be in one.
+	prefix := fmt.Sprintf("%s{%d}:", s.c.Prefix, n)
+	return &s.shards[n], []string{prefix + "since", prefix + "of:" + hex.EncodeToString(sum[:16])}
 }
 
-func (s *Store) args() (args []string, failed bool) {
-	failed = s.failed.Swap(false)
-	flag := "0"
-	if failed {
+// args also returns what is to be called when Redis has run the script. Until then the
+// failure is told by each script, lest one overtakes the other that tells it.
+func (s *Store) args(sh *shard) (args []string, done func()) {
+	failed, flag := sh.failed.Load(), "0"
+	if failed > sh.told.Load() {
 		flag = "1"
 	}
-	return []string{strconv.FormatInt(s.c.TTL.Milliseconds(), 10), flag, strconv.Itoa(causal.MaxMarks)}, failed
+	args = []string{strconv.FormatInt(s.c.TTL.Milliseconds(), 10), flag, strconv.Itoa(causal.MaxMarks)}
+	return args, func() {
+		for told := sh.told.Load(); told < failed && !sh.told.CompareAndSwap(told, failed); told = sh.told.Load() {
+		}
+	}
 }
 
 // Load implements [causal.Store]. Its errors are the client's.
 func (s *Store) Load(ctx context.Context, principal string) (causal.Token, error) {
-	args, failed := s.args()
-	reply, err := loadScript.Exec(ctx, s.client, s.keys(principal), args).ToArray()
+	sh, keys := s.place(principal)
+	args, done := s.args(sh)
+	reply, err := loadScript.Exec(ctx, s.client, keys, args).ToArray()
 	if err != nil {
-		if failed {
-			s.failed.Store(true)
-		}
 		return causal.Token{}, fmt.Errorf("redisstore: %w", err)
 	}
+	done()
 	if len(reply) != 2 {
 		return causal.Token{}, fmt.Errorf("redisstore: %d values instead of 2", len(reply))
 	}
@@ -156,17 +191,19 @@ func (s *Store) Save(ctx context.Context, principal string, t causal.Token) erro
 	if t.IsZero() {
 		return nil
 	}
-	args, _ := s.args()
+	sh, keys := s.place(principal)
+	args, done := s.args(sh)
 	if t.Incomplete() {
 		args = append(args, incomplete, "1")
 	}
 	for m := range t.Marks() {
 		args = append(args, fmt.Sprintf("%x/%x", m.System, m.Timeline), fmt.Sprintf("%016x%016x%016x", uint64(m.LSN), m.Epoch, m.Number))
 	}
-	if err := saveScript.Exec(ctx, s.client, s.keys(principal), args).Error(); err != nil {
-		s.failed.Store(true)
+	if err := saveScript.Exec(ctx, s.client, keys, args).Error(); err != nil {
+		sh.failed.Add(1)
 		return fmt.Errorf("redisstore: %w", err)
 	}
+	done()
 	return nil
 }
 
