@@ -53,7 +53,7 @@ func (r *Router) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
 	var t *tx
 	var err error
 	if readOnly {
-		t, err = r.beginRead(ctx, begin, &readOptions{})
+		t, err = r.beginRead(ctx, begin, &callOptions{})
 	} else {
 		t, err = r.beginWrite(ctx, begin)
 	}

@@ -26,6 +26,9 @@ type lease struct {
 	conn     *pgxpool.Conn
 	timeline uint32
 	fallback *gate
+	// unproven: the server must first say that it has come to target, over this connection.
+	unproven bool
+	target   causal.LSN
 }
 
 func (l *lease) release() {
@@ -40,7 +43,7 @@ func (l *lease) release() {
 }
 
 // needOf is what the options and the context's session ask for.
-func (r *Router) needOf(ctx context.Context, c *cluster, o *readOptions) need {
+func (r *Router) needOf(ctx context.Context, c *cluster, o *callOptions) need {
 	s := causal.FromContext(ctx)
 	n := need{timeline: c.timeline}
 	if s != nil && !r.settle(s, c) {
@@ -92,8 +95,7 @@ func (r *Router) pick(c *cluster, n *need, tried uint64) *node {
 		if tried&(1<<candidate.index) != 0 {
 			continue
 		}
-		s := candidate.state.Load()
-		if s.err != nil || s.primary || s.timeline != n.timeline || s.lsn < n.target || candidate.lags(r.config.LagLimit) {
+		if !r.eligible(candidate, n) {
 			continue
 		}
 		if load := candidate.load(); best == nil || load < least {
@@ -101,6 +103,20 @@ func (r *Router) pick(c *cluster, n *need, tried uint64) *node {
 		}
 	}
 	return best
+}
+
+// eligible reports whether a node is a replica that has what is needed and keeps the lag
+// limit; or, if it hides several servers, may have: that is made sure of later.
+func (r *Router) eligible(n *node, what *need) bool {
+	s := n.state.Load()
+	if s.err != nil {
+		return false
+	}
+	if s.hidden {
+		hope := n.best.Load() >= uint64(what.target) || !n.lags(hopeless*r.config.Wait)
+		return hope || n.mayTry(r.config.PollInterval)
+	}
+	return !s.primary && s.timeline == what.timeline && s.lsn >= what.target && !n.lags(r.config.LagLimit)
 }
 
 func (n *node) lags(limit time.Duration) bool {
@@ -111,12 +127,27 @@ func (n *node) lags(limit time.Duration) bool {
 // it: a guess. It may catch up all the same, after a stall, and is asked soon enough.
 const hopeless = 10
 
+// withinLag is what a server has that keeps the lag limit, as far as it is known.
+func (r *Router) withinLag(c *cluster) causal.LSN {
+	if r.config.LagLimit < 0 {
+		return 0
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	lsn, ok := r.samples.upTo(time.Now().Add(-r.config.LagLimit))
+	if !ok || r.samples.timeline != c.timeline {
+		return 0
+	}
+	return lsn
+}
+
 // behind reports whether a replica may come to have what is needed within the wait.
 func (r *Router) behind(c *cluster, n *need, tried uint64, wait time.Duration) bool {
 	found := false
 	for _, candidate := range c.replicas {
 		s := candidate.state.Load()
-		if tried&(1<<candidate.index) == 0 && s.err == nil && !s.primary && s.timeline == n.timeline &&
+		comparable := s.hidden || !s.primary && s.timeline == n.timeline
+		if tried&(1<<candidate.index) == 0 && s.err == nil && comparable &&
 			!candidate.lags(r.config.LagLimit) && !candidate.lags(hopeless*wait) {
 			candidate.suspect()
 			found = true
@@ -127,11 +158,8 @@ func (r *Router) behind(c *cluster, n *need, tried uint64, wait time.Duration) b
 
 // forRead returns a connection to a server that may answer. Tried are those that have
 // failed already.
-func (r *Router) forRead(ctx context.Context, o *readOptions, tried *uint64) (lease, error) {
-	wait := o.wait
-	if wait == 0 {
-		wait = r.config.Wait
-	}
+func (r *Router) forRead(ctx context.Context, o *callOptions, tried *uint64) (lease, error) {
+	wait := o.waitOr(r.config.Wait)
 	var timer *time.Timer
 	defer func() {
 		if timer != nil {
@@ -158,6 +186,9 @@ func (r *Router) forRead(ctx context.Context, o *readOptions, tried *uint64) (le
 		}
 		if node := r.pick(c, &n, *tried); node != nil {
 			conn, err := node.acquire(ctx)
+			if err == nil && node.hidden {
+				n.target = max(n.target, r.withinLag(c))
+			}
 			switch {
 			case err == nil && infoOf(conn.Conn()).proven(node.state.Load(), n.timeline, n.target):
 				why := caughtUp
@@ -166,6 +197,8 @@ func (r *Router) forRead(ctx context.Context, o *readOptions, tried *uint64) (le
 				}
 				node.chosen[why].Add(1)
 				return lease{node: node, conn: conn, timeline: n.timeline}, nil
+			case err == nil && node.hidden:
+				return lease{node: node, conn: conn, timeline: n.timeline, unproven: true, target: n.target}, nil
 			case err == nil: // the server was restarted since it was asked
 				node.release(conn)
 			case ctx.Err() != nil || errors.Is(err, ErrPoolSaturated):
@@ -175,8 +208,8 @@ func (r *Router) forRead(ctx context.Context, o *readOptions, tried *uint64) (le
 				continue
 			}
 		}
-		expired := wait <= 0
-		if !expired && (r.behind(c, &n, *tried, wait) || n.ahead) {
+		// Also who does not wait has replicas asked, for the next one.
+		if hope := r.behind(c, &n, *tried, wait); wait > 0 && (hope || n.ahead) {
 			if n.ahead {
 				r.askAll()
 			}

@@ -30,7 +30,7 @@ func (r *Router) note(n *node, s *state) {
 	defer r.mu.Unlock()
 	old := n.state.Load()
 	n.state.Store(s)
-	if s.err == nil {
+	if s.err == nil && !s.hidden {
 		if s.primary {
 			r.noteFork(n, s)
 			r.samples.add(s.at, s.timeline, s.lsn)
@@ -38,6 +38,9 @@ func (r *Router) note(n *node, s *state) {
 			n.standbySince, n.standbyTimeline = s.started, s.timeline
 			n.lag.Store(int64(r.samples.lag(s.lsn, s.at)))
 		}
+	}
+	if s.err == nil && s.hidden {
+		n.lag.Store(int64(r.samples.lag(causal.LSN(n.best.Load()), s.at)))
 	}
 	if (old.err == nil) != (s.err == nil) {
 		if s.err != nil {
@@ -68,7 +71,7 @@ func (r *Router) rebuild() {
 	}
 	before := next.timeline
 	for _, n := range r.nodes {
-		if s := n.state.Load(); s.err == nil {
+		if s := n.state.Load(); s.err == nil && !s.hidden {
 			next.timeline = max(next.timeline, s.timeline)
 		}
 	}
@@ -80,7 +83,7 @@ func (r *Router) rebuild() {
 	}
 	for _, n := range r.nodes {
 		s := n.state.Load()
-		if s.err != nil || !s.primary || s.timeline != next.timeline || n == next.primary {
+		if s.err != nil || s.hidden || !s.primary || s.timeline != next.timeline || n == next.primary {
 			continue
 		}
 		if next.primary != nil {
@@ -93,6 +96,9 @@ func (r *Router) rebuild() {
 		next.primary = n
 	}
 	for _, n := range r.nodes {
+		if next.timeline > before {
+			n.best.Store(0) // it may have been beyond the fork
+		}
 		if n == next.primary {
 			n.gate.setLimit(r.config.PrimaryPool.MaxConns, r.config.PrimaryPool.Queue)
 			continue

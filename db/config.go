@@ -47,10 +47,16 @@ const (
 type Config struct {
 	// Primary is the connection string of the primary, as pgx takes it. Which server is
 	// the primary is asked, not believed: after a failover it may be one of the Replicas.
-	// It must name one server, not an address that hides several.
+	// It must name one server; see Endpoints.
 	Primary string
-	// Replicas are those of streaming replicas, at most MaxReplicas.
+	// Replicas are those of streaming replicas, at most MaxReplicas with the Endpoints.
 	Replicas []string
+	// Endpoints are those of addresses that hide several replicas, such as a reader
+	// endpoint or a Kubernetes service. How far the server behind a connection has come is
+	// asked over that connection, in the round trip of the query that needs to know; a
+	// server that is behind costs a round trip in vain. Name replicas singly where you
+	// can. Not for poolers that give a connection now this server, now that.
+	Endpoints []string
 
 	// PrimaryPool bounds the connections to the primary, ReplicaPool those to each
 	// replica. Each server has one connection more, to watch it.
@@ -152,10 +158,14 @@ func (c Config) Validate() error {
 	} else if _, err := pgxpool.ParseConfig(c.Primary); err != nil {
 		wrong(true, "Primary: %w", err)
 	}
-	wrong(len(c.Replicas) > MaxReplicas, "Replicas: %d are more than %d", len(c.Replicas), MaxReplicas)
-	for i, replica := range c.Replicas {
-		if _, err := pgxpool.ParseConfig(replica); err != nil || replica == "" {
-			wrong(true, "Replicas[%d]: %w", i, errors.Join(err, emptyIs(replica)))
+	if n := len(c.Replicas) + len(c.Endpoints); n > MaxReplicas {
+		wrong(true, "Replicas and Endpoints: %d are more than %d", n, MaxReplicas)
+	}
+	for name, addresses := range map[string][]string{"Replicas": c.Replicas, "Endpoints": c.Endpoints} {
+		for i, address := range addresses {
+			if _, err := pgxpool.ParseConfig(address); err != nil || address == "" {
+				wrong(true, "%s[%d]: %w", name, i, errors.Join(err, emptyIs(address)))
+			}
 		}
 	}
 	for _, p := range []struct {

@@ -14,7 +14,7 @@ import (
 type Handle struct {
 	r     *Router
 	write bool
-	o     readOptions
+	o     callOptions
 }
 
 // Read returns a handle for statements that only read; a write among them is
@@ -24,20 +24,27 @@ type Handle struct {
 // A read that has shown no row yet is repeated on another server when its own stops,
 // or ends it in favour of replay.
 func (r *Router) Read(_ context.Context, options ...Option) *Handle {
+	return r.read.with(options)
+}
+
+func (h *Handle) with(options []Option) *Handle {
 	if len(options) == 0 {
-		return &r.read
+		return h
 	}
-	h := &Handle{r: r}
+	other := &Handle{r: h.r, write: h.write}
 	for _, option := range options {
-		option(&h.o)
+		option(&other.o)
 	}
-	return h
+	return other
 }
 
 // Write returns a handle for statements that write: each runs on the primary, in a
 // transaction of its own, and the context's session has seen it when it returns. What
-// cannot run in a transaction, such as VACUUM, cannot run here.
-func (r *Router) Write(context.Context) *Handle { return &r.write }
+// cannot run in a transaction, such as VACUUM, cannot run here. Of the options, [Timeout]
+// means something here.
+func (r *Router) Write(_ context.Context, options ...Option) *Handle {
+	return r.write.with(options)
+}
 
 // Exec runs a statement and returns its tag.
 func (h *Handle) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
@@ -45,7 +52,7 @@ func (h *Handle) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comm
 		return tx.Exec(ctx, sql, args...)
 	}
 	if h.write {
-		return h.r.writeExec(ctx, sql, args)
+		return h.r.writeExec(ctx, &h.o, sql, args)
 	}
 	rows, err := h.r.readQuery(ctx, &h.o, sql, args)
 	if err != nil {
@@ -62,7 +69,7 @@ func (h *Handle) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 		return tx.Query(ctx, sql, args...)
 	}
 	if h.write {
-		rows, err := h.r.writeQuery(ctx, sql, args)
+		rows, err := h.r.writeQuery(ctx, &h.o, sql, args)
 		if err != nil {
 			return failedRows{err}, err
 		}
@@ -92,7 +99,7 @@ func (h *Handle) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 		return tx.SendBatch(ctx, b)
 	}
 	if h.write {
-		return h.r.writeBatch(ctx, b)
+		return h.r.writeBatch(ctx, &h.o, b)
 	}
 	return h.r.readBatch(ctx, &h.o, b)
 }
@@ -114,8 +121,11 @@ func (h *Handle) CopyFrom(ctx context.Context, table pgx.Identifier, columns []s
 
 // bounded gives a call a deadline where the caller has set none, or a later one: the
 // server's own timeout ends a statement before, but not when the server is silent.
-func (n *node) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	deadline := time.Now().Add(n.limits.QueryTimeout + grace)
+func (n *node) bounded(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if timeout <= 0 {
+		timeout = n.limits.QueryTimeout
+	}
+	deadline := time.Now().Add(timeout + grace)
 	if have, ok := ctx.Deadline(); ok && have.Before(deadline) {
 		return ctx, nil
 	}

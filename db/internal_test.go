@@ -319,7 +319,7 @@ func BenchmarkChoose(b *testing.B) {
 	}
 	session := causal.NewSession(causal.NewToken(causal.Mark{System: 7, Timeline: 1, LSN: 900}))
 	ctx := causal.WithSession(b.Context(), session)
-	o := &readOptions{}
+	o := &callOptions{}
 	b.ReportAllocs()
 	for b.Loop() {
 		n := r.needOf(ctx, c, o)

@@ -202,7 +202,7 @@ func (m *machine) write(c *client, fresh bool) {
 func (m *machine) read(t *rapid.T, c *client, fresh bool) {
 	cluster := m.r.cluster.Load()
 	ctx := causal.WithSession(context.Background(), c.session)
-	n := m.r.needOf(ctx, cluster, &readOptions{})
+	n := m.r.needOf(ctx, cluster, &callOptions{})
 	chosen := m.r.pick(cluster, &n, 0)
 	if chosen != nil {
 		info := m.connection(chosen.index, fresh)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,11 +26,15 @@ type node struct {
 	pool   *pgxpool.Pool
 	gate   *gate
 	limits Pool // as what it was configured; the gate goes by the role it has
+	hidden bool // its address hides several servers; see Config.Endpoints
 
 	state atomic.Pointer[state] // never nil
 	// lag is how long ago the primary has been where this node is, in nanoseconds.
 	lag  atomic.Int64
 	kick chan struct{}
+	// best is the furthest that any server behind a hidden one's address has been seen.
+	best    atomic.Uint64
+	triedAt atomic.Int64 // see mayTry
 	// chosen counts why calls have come here.
 	chosen [reasons]atomic.Int64
 
@@ -53,6 +58,7 @@ type state struct {
 	// moment after it.
 	at       time.Time
 	err      error // not nil: nothing is known
+	hidden   bool  // it is the state of one of several servers, which one is not known
 	primary  bool
 	timeline uint32     // 0: not known
 	lsn      causal.LSN // replayed; on a primary, flushed
@@ -63,7 +69,8 @@ type state struct {
 
 var errNotAsked = errors.New("has not been asked yet")
 
-// connInfo is what was true of a connection's server when it was made.
+// connInfo is what was true of a connection's server when it was made or, of one of
+// several behind an address, when it was asked last.
 type connInfo struct {
 	// since is a moment at which the connection existed. Its server runs without
 	// interruption from then until the connection breaks, so that a position polled
@@ -81,7 +88,7 @@ func infoOf(conn *pgx.Conn) *connInfo {
 	return info
 }
 
-func newNode(r *Router, dsn string, limits Pool) (*node, error) {
+func newNode(r *Router, dsn string, limits Pool, hidden bool) (*node, error) {
 	c, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		return nil, err
@@ -98,7 +105,7 @@ func newNode(r *Router, dsn string, limits Pool) (*node, error) {
 		r.config.Configure(c)
 	}
 	n := &node{
-		name: fmt.Sprintf("%s:%d", c.ConnConfig.Host, c.ConnConfig.Port), router: r, limits: limits,
+		name: fmt.Sprintf("%s:%d", c.ConnConfig.Host, c.ConnConfig.Port), router: r, limits: limits, hidden: hidden,
 		kick:  make(chan struct{}, 1),
 		conns: make(map[*netConn]struct{}),
 	}
@@ -116,11 +123,15 @@ func newNode(r *Router, dsn string, limits Pool) (*node, error) {
 	if cc.RuntimeParams["application_name"] == "" {
 		cc.RuntimeParams["application_name"] = "loadline"
 	}
-	cc.RuntimeParams["statement_timeout"] = fmt.Sprint(limits.QueryTimeout.Milliseconds())
+	cc.RuntimeParams["statement_timeout"] = milliseconds(limits.QueryTimeout)
 	// Reads are read-only on the primary as well, so that a write among them does not
 	// wait for production to fail; each write begins its transaction READ WRITE. On a
 	// replica that is promoted this holds, too.
 	cc.RuntimeParams["default_transaction_read_only"] = "on"
+	if hidden {
+		// A snapshot that is kept may be older than the position that is asked for after it.
+		cc.RuntimeParams["default_transaction_isolation"] = "read committed"
+	}
 	cc.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.DeadlineContextWatcherHandler{Conn: conn.Conn(), DeadlineDelay: grace}
 	}
@@ -174,6 +185,11 @@ func (n *node) identify(ctx context.Context, conn *pgx.Conn) error {
 // proven reports whether the connection's server, as a replica, is at or past a
 // position on the timeline, going by what a poll has said of the node.
 func (i *connInfo) proven(s *state, timeline uint32, target causal.LSN) bool {
+	if s.hidden {
+		// Nobody knows which server was polled. Its address may lead to the primary, too,
+		// which stays on its timeline until it stops.
+		return i.state.timeline == timeline && (i.state.primary || i.state.lsn >= target)
+	}
 	if s.err != nil || s.at.Before(i.since) {
 		s = &i.state // of an earlier life of the server, perhaps
 	}
@@ -182,7 +198,11 @@ func (i *connInfo) proven(s *state, timeline uint32, target causal.LSN) bool {
 
 // acquire takes a place and a connection. Who gets one calls release.
 func (n *node) acquire(ctx context.Context) (*pgxpool.Conn, error) {
-	if err := n.gate.enter(ctx, n.limits.QueueWait); err != nil {
+	return n.acquireWithin(ctx, n.limits.QueueWait)
+}
+
+func (n *node) acquireWithin(ctx context.Context, wait time.Duration) (*pgxpool.Conn, error) {
+	if err := n.gate.enter(ctx, wait); err != nil {
 		return nil, err
 	}
 	conn, err := n.pool.Acquire(ctx)
@@ -253,3 +273,5 @@ func (n *node) cut() {
 		_ = c.Conn.Close() // whoever uses it sees that, and closes c
 	}
 }
+
+func milliseconds(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }

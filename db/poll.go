@@ -106,7 +106,7 @@ func (n *node) poll(ctx context.Context) {
 		silent := timedOut(err)
 		n.unwatch()
 		n.timeline = 0
-		s = state{at: time.Now(), err: err, primary: n.state.Load().primary}
+		s = state{at: time.Now(), err: err, hidden: n.hidden, primary: n.state.Load().primary}
 		n.router.note(n, &s)
 		if !silent {
 			n.silent = time.Time{}
@@ -123,6 +123,12 @@ func (n *node) poll(ctx context.Context) {
 		return
 	}
 	n.silent = time.Time{}
+	if n.hidden {
+		s.hidden = true
+		n.sawBest(s.lsn)
+		n.router.note(n, &s)
+		return
+	}
 	// A server's timeline does not go back while it runs. What the receiver said
 	// holds when the receiver has gone.
 	n.timeline = max(n.timeline, s.timeline)

@@ -13,26 +13,38 @@ import (
 // can be repeated elsewhere until then.
 type readRows struct {
 	pgx.Rows
-	lease  lease
-	cancel context.CancelFunc
-	primed bool // the first row, or that there is none, is yet to be told
-	has    bool
-	err    error
+	results pgx.BatchResults // nil when the query went by itself
+	lease   lease
+	cancel  context.CancelFunc
+	primed  bool // the first row, or that there is none, is yet to be told
+	has     bool
+	err     error
 }
 
-func (r *Router) readQuery(ctx context.Context, o *readOptions, sql string, args []any) (*readRows, error) {
+func (r *Router) readQuery(ctx context.Context, o *callOptions, sql string, args []any) (*readRows, error) {
 	var tried uint64
+	var p patience
+	var l lease
 	for attempts := 0; ; attempts++ {
-		rows := &readRows{}
-		var err error
-		rows.lease, err = r.forRead(ctx, o, &tried)
-		if err != nil {
-			return nil, err
+		if l.conn == nil {
+			var err error
+			if l, err = r.forRead(ctx, o, &tried); err != nil {
+				return nil, err
+			}
 		}
-		n := rows.lease.node
+		rows, n := &readRows{lease: l}, l.node
 		var bounded context.Context
-		bounded, rows.cancel = n.bounded(ctx)
-		rows.Rows, err = rows.lease.conn.Conn().Query(bounded, sql, args...)
+		bounded, rows.cancel = n.bounded(ctx, o.timeout)
+		behind, err := rows.send(bounded, o, sql, args)
+		if behind {
+			_ = rows.results.Close() // of what nobody wants to see
+			rows.cancel()
+			if !r.another(ctx, o, &l, &p) {
+				tried |= 1 << n.index
+			}
+			continue
+		}
+		l = lease{} // it is the rows'
 		if err == nil {
 			rows.primed, rows.has = true, rows.Rows.Next()
 			if rows.has {
@@ -52,6 +64,41 @@ func (r *Router) readQuery(ctx context.Context, o *readOptions, sql string, args
 		n.suspect()
 	}
 }
+
+// send sends the query, with what must come before it in the same message: they are one
+// transaction then, of which each statement has a snapshot of its own. Behind: the
+// server has not come to what is needed.
+func (rows *readRows) send(ctx context.Context, o *callOptions, sql string, args []any) (behind bool, err error) {
+	conn := rows.lease.conn.Conn()
+	if !rows.lease.unproven && o.timeout <= 0 {
+		rows.Rows, err = conn.Query(ctx, sql, args...)
+		return false, err
+	}
+	b := &pgx.Batch{}
+	if o.timeout > 0 {
+		b.Queue(timeoutSQL, milliseconds(o.timeout))
+	}
+	if rows.lease.unproven {
+		b.Queue(checkSQL)
+	}
+	b.Queue(sql, args...)
+	rows.Rows, rows.results = failedRows{}, conn.SendBatch(ctx, b)
+	if o.timeout > 0 {
+		if _, err := rows.results.Exec(); err != nil {
+			return false, err
+		}
+	}
+	if rows.lease.unproven {
+		if ok, err := rows.lease.heard(rows.results.QueryRow()); err != nil || !ok {
+			return err == nil, err
+		}
+	}
+	rows.Rows, err = rows.results.Query()
+	return false, err
+}
+
+// timeoutSQL lasts to the end of the transaction.
+const timeoutSQL = "select set_config('statement_timeout', $1, true)"
 
 func (rows *readRows) Next() bool {
 	if rows.primed {
@@ -73,6 +120,11 @@ func (rows *readRows) finish() {
 		return
 	}
 	rows.err = rows.Rows.Err()
+	if rows.results != nil {
+		if err := rows.results.Close(); rows.err == nil {
+			rows.err = err
+		}
+	}
 	rows.lease.release()
 	if rows.cancel != nil {
 		rows.cancel()
@@ -147,13 +199,13 @@ func (failedRows) TypeMap() *pgtype.Map                         { return nil }
 
 // readBatch sends a batch to one server. A batch can be sent once, so it is not
 // repeated elsewhere.
-func (r *Router) readBatch(ctx context.Context, o *readOptions, b *pgx.Batch) pgx.BatchResults {
+func (r *Router) readBatch(ctx context.Context, o *callOptions, b *pgx.Batch) pgx.BatchResults {
 	var tried uint64
-	l, err := r.forRead(ctx, o, &tried)
+	l, err := r.forReadProven(ctx, o, &tried)
 	if err != nil {
 		return pgx.FailedBatchResults(b, err)
 	}
-	bounded, cancel := l.node.bounded(ctx)
+	bounded, cancel := l.node.bounded(ctx, o.timeout)
 	return &readResults{l.conn.Conn().SendBatch(bounded, b), l, cancel}
 }
 

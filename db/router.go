@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,12 +61,12 @@ func Open(ctx context.Context, c Config) (*Router, error) {
 	news := make(chan struct{})
 	r.news.Store(&news)
 
-	for i, dsn := range append([]string{c.Primary}, c.Replicas...) {
+	for i, dsn := range slices.Concat([]string{c.Primary}, c.Replicas, c.Endpoints) {
 		limits := c.ReplicaPool
 		if i == 0 {
 			limits = c.PrimaryPool
 		}
-		n, err := newNode(r, dsn, limits)
+		n, err := newNode(r, dsn, limits, i > len(c.Replicas))
 		if err != nil {
 			r.Close()
 			return nil, err

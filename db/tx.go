@@ -56,7 +56,7 @@ func (r *Router) InTx(ctx context.Context, f func(context.Context, pgx.Tx) error
 // beginWrite begins a transaction on the primary.
 func (r *Router) beginWrite(ctx context.Context, begin string) (*tx, error) {
 	t := &tx{r: r}
-	l, cancel, err := r.begun(ctx, func(ctx context.Context, l *lease) (bool, error) {
+	l, cancel, err := r.begun(ctx, 0, func(ctx context.Context, l *lease) (bool, error) {
 		// The number is asked for now: when the connection breaks during the commit it is
 		// too late.
 		results, err := l.conn.Conn().PgConn().Exec(ctx, begin+"; select pg_current_xact_id()").ReadAll()
@@ -85,7 +85,7 @@ func (r *Router) ReadTx(ctx context.Context, f func(context.Context, pgx.Tx) err
 	if outer := r.joined(ctx); outer != nil {
 		return outer.join(ctx, f)
 	}
-	var o readOptions
+	var o callOptions
 	for _, option := range options {
 		option(&o)
 	}
@@ -101,14 +101,14 @@ func (r *Router) ReadTx(ctx context.Context, f func(context.Context, pgx.Tx) err
 
 // beginRead begins a transaction on a server that may answer, and on another one when
 // that fails to.
-func (r *Router) beginRead(ctx context.Context, begin string, o *readOptions) (*tx, error) {
+func (r *Router) beginRead(ctx context.Context, begin string, o *callOptions) (*tx, error) {
 	var tried uint64
 	for attempts := 0; ; attempts++ {
-		l, err := r.forRead(ctx, o, &tried)
+		l, err := r.forReadProven(ctx, o, &tried)
 		if err != nil {
 			return nil, err
 		}
-		bounded, cancel := l.node.bounded(ctx)
+		bounded, cancel := l.node.bounded(ctx, 0)
 		_, err = l.conn.Conn().Exec(bounded, begin)
 		if cancel != nil {
 			cancel()
@@ -163,7 +163,7 @@ func (t *tx) commit(ctx context.Context) error {
 	if c := t.r.cluster.Load(); c.timeline != t.lease.timeline {
 		return because(ErrNoEligibleNode, nil, "%s was the primary of timeline %d, and there is a newer one (%d)", t.lease.node.name, t.lease.timeline, c.timeline)
 	}
-	bounded, cancel := t.lease.node.bounded(ctx)
+	bounded, cancel := t.lease.node.bounded(ctx, 0)
 	if cancel != nil {
 		defer cancel()
 	}
@@ -184,7 +184,7 @@ func (t *tx) commit(ctx context.Context) error {
 
 // end ends a transaction that has changed nothing.
 func (t *tx) end(ctx context.Context) error {
-	bounded, cancel := t.lease.node.bounded(ctx)
+	bounded, cancel := t.lease.node.bounded(ctx, 0)
 	if cancel != nil {
 		defer cancel()
 	}

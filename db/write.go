@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -93,13 +94,13 @@ func notPrimary(err error) bool {
 
 // begun sends a write to the primary, and to the next one if the first has been
 // demoted. Send returns whether a refusal came from BEGIN.
-func (r *Router) begun(ctx context.Context, send func(ctx context.Context, l *lease) (refused bool, err error)) (lease, context.CancelFunc, error) {
+func (r *Router) begun(ctx context.Context, timeout time.Duration, send func(ctx context.Context, l *lease) (refused bool, err error)) (lease, context.CancelFunc, error) {
 	for attempt := 0; ; attempt++ {
 		l, err := r.forWrite(ctx)
 		if err != nil {
 			return lease{}, nil, err
 		}
-		bounded, cancel := l.node.bounded(ctx)
+		bounded, cancel := l.node.bounded(ctx, timeout)
 		refused, err := send(bounded, &l)
 		if err == nil {
 			return l, cancel, nil
@@ -128,11 +129,11 @@ func (r *Router) abandon(ctx context.Context, l *lease) {
 }
 
 // writeExec runs one statement, or several when there are no arguments, as pgx does.
-func (r *Router) writeExec(ctx context.Context, sql string, args []any) (pgconn.CommandTag, error) {
+func (r *Router) writeExec(ctx context.Context, o *callOptions, sql string, args []any) (pgconn.CommandTag, error) {
 	if len(args) == 0 {
-		return r.writeText(ctx, sql)
+		return r.writeText(ctx, o, sql)
 	}
-	rows, err := r.writeQuery(ctx, sql, args)
+	rows, err := r.writeQuery(ctx, o, sql, args)
 	if err != nil {
 		return pgconn.CommandTag{}, err
 	}
@@ -141,11 +142,17 @@ func (r *Router) writeExec(ctx context.Context, sql string, args []any) (pgconn.
 }
 
 // writeText sends statements as text, so that there may be several.
-func (r *Router) writeText(ctx context.Context, sql string) (tag pgconn.CommandTag, err error) {
+func (r *Router) writeText(ctx context.Context, o *callOptions, sql string) (tag pgconn.CommandTag, err error) {
 	var lsn causal.LSN
 	// On lines of their own: the statement may end with a comment.
-	text := beginSQL + ";\n" + sql + "\n;" + settingSQL + ";" + commitSQL + ";" + positionSQL
-	l, cancel, err := r.begun(ctx, func(ctx context.Context, l *lease) (bool, error) {
+	text := sql + "\n;" + settingSQL + ";" + commitSQL + ";" + positionSQL
+	least := 4 // results, if there is no statement
+	if o.timeout > 0 {
+		text = "set local statement_timeout = " + milliseconds(o.timeout) + ";\n" + text
+		least++
+	}
+	text = beginSQL + ";\n" + text
+	l, cancel, err := r.begun(ctx, o.timeout, func(ctx context.Context, l *lease) (bool, error) {
 		results, err := l.conn.Conn().PgConn().Exec(ctx, text).ReadAll()
 		if err != nil {
 			if begun := len(results) > 0 && results[0].Err == nil; !begun && sqlState(err) != "" {
@@ -154,11 +161,11 @@ func (r *Router) writeText(ctx context.Context, sql string) (tag pgconn.CommandT
 			return false, unknown(err, 0, l.timeline)
 		}
 		n := len(results)
-		if n < 4 {
+		if n < least {
 			return false, fmt.Errorf("db: %d results of a write", n)
 		}
 		tag = pgconn.CommandTag{}
-		if n > 4 {
+		if n > least {
 			tag = results[n-4].CommandTag
 		}
 		lsn, err = committed(results[n-3:])
@@ -199,24 +206,29 @@ type writing struct {
 	cancel  context.CancelFunc
 	results pgx.BatchResults
 
+	timeout                time.Duration
 	setting, insert, flush string
 	tag                    pgconn.CommandTag
 }
 
 // send begins a transaction, sends statements in it and has it committed.
-func (r *Router) send(ctx context.Context, statements []*pgx.QueuedQuery) (*writing, error) {
-	w := &writing{r: r, ctx: ctx}
+func (r *Router) send(ctx context.Context, o *callOptions, statements []*pgx.QueuedQuery) (*writing, error) {
+	w := &writing{r: r, ctx: ctx, timeout: o.timeout}
 	var err error
-	w.lease, w.cancel, err = r.begun(ctx, func(ctx context.Context, l *lease) (bool, error) {
+	w.lease, w.cancel, err = r.begun(ctx, o.timeout, func(ctx context.Context, l *lease) (bool, error) {
 		w.results = l.conn.Conn().SendBatch(ctx, w.batch(statements))
-		if _, err := w.results.Exec(); err != nil {
+		_, err := w.results.Exec()
+		refused := err != nil
+		if err == nil && w.timeout > 0 {
+			_, err = w.results.Exec()
+		}
+		if err != nil {
 			_ = w.results.Close()
 			if sqlState(err) == "" {
 				err = unknown(err, 0, l.timeline)
 			}
-			return true, err
 		}
-		return false, nil
+		return refused, err
 	})
 	if err != nil {
 		return nil, err
@@ -227,8 +239,11 @@ func (r *Router) send(ctx context.Context, statements []*pgx.QueuedQuery) (*writ
 // batch is a new one for each try: pgx notes in it what it has prepared on the
 // connection that it was sent over.
 func (w *writing) batch(statements []*pgx.QueuedQuery) *pgx.Batch {
-	b := &pgx.Batch{QueuedQueries: make([]*pgx.QueuedQuery, 0, len(statements)+4)}
+	b := &pgx.Batch{QueuedQueries: make([]*pgx.QueuedQuery, 0, len(statements)+5)}
 	b.Queue(beginSQL)
+	if w.timeout > 0 {
+		b.Queue(timeoutSQL, milliseconds(w.timeout))
+	}
 	for _, q := range statements {
 		b.Queue(q.SQL, q.Arguments...).Fn = q.Fn
 	}
@@ -295,8 +310,8 @@ type writeRows struct {
 	err error
 }
 
-func (r *Router) writeQuery(ctx context.Context, sql string, args []any) (*writeRows, error) {
-	w, err := r.send(ctx, []*pgx.QueuedQuery{{SQL: sql, Arguments: args}})
+func (r *Router) writeQuery(ctx context.Context, o *callOptions, sql string, args []any) (*writeRows, error) {
+	w, err := r.send(ctx, o, []*pgx.QueuedQuery{{SQL: sql, Arguments: args}})
 	if err != nil {
 		return nil, err
 	}
@@ -351,8 +366,8 @@ func (rows *writeRows) finish() {
 }
 
 // writeBatch sends a batch as one transaction.
-func (r *Router) writeBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
-	w, err := r.send(ctx, b.QueuedQueries)
+func (r *Router) writeBatch(ctx context.Context, o *callOptions, b *pgx.Batch) pgx.BatchResults {
+	w, err := r.send(ctx, o, b.QueuedQueries)
 	if err != nil {
 		return pgx.FailedBatchResults(b, err)
 	}
