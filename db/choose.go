@@ -46,9 +46,17 @@ func (l *lease) release() {
 func (r *Router) needOf(ctx context.Context, c *cluster, o *callOptions) need {
 	s := causal.FromContext(ctx)
 	n := need{timeline: c.timeline}
-	if s != nil && !r.settle(s, c) {
-		n.ahead = true // until the new primary has said where it left the old timeline
-		return n
+	var m causal.Mark
+	var ok, incomplete bool
+	if s != nil && (o.policy == session || o.policy == strong) {
+		// Until the new primary has said where it left the old timeline, or this process has
+		// seen the one that the session has: the primary that is known may be an old one.
+		settled := r.settle(s, c)
+		m, ok, incomplete = s.Mark(c.system)
+		if !settled || ok && m.Timeline > c.timeline {
+			n.ahead = true
+			return n
+		}
 	}
 	switch o.policy {
 	case strong:
@@ -69,13 +77,11 @@ func (r *Router) needOf(ctx context.Context, c *cluster, o *callOptions) need {
 	if s == nil {
 		return need{primary: true, why: noSession}
 	}
-	m, ok, incomplete := s.Mark(c.system)
 	if incomplete {
 		return need{primary: true, why: notKnown}
 	}
 	if ok {
 		n.target = m.LSN
-		n.ahead = m.Timeline > c.timeline
 	}
 	return n
 }
@@ -161,6 +167,7 @@ func (r *Router) behind(c *cluster, n *need, tried uint64, wait time.Duration) b
 func (r *Router) forRead(ctx context.Context, o *callOptions, tried *uint64) (lease, error) {
 	wait := o.waitOr(r.config.Wait)
 	var timer *time.Timer
+	var late bool
 	defer func() {
 		if timer != nil {
 			timer.Stop()
@@ -173,7 +180,7 @@ func (r *Router) forRead(ctx context.Context, o *callOptions, tried *uint64) (le
 		news := *r.news.Load() // before what it is about
 		c := r.cluster.Load()
 		n := r.needOf(ctx, c, o)
-		if n.primary || len(c.replicas) == 0 && !n.ahead || !r.watched() {
+		if !n.ahead && (n.primary || len(c.replicas) == 0 || !r.watched()) {
 			why := n.why
 			if !n.primary {
 				why = noReplica
@@ -209,7 +216,7 @@ func (r *Router) forRead(ctx context.Context, o *callOptions, tried *uint64) (le
 			}
 		}
 		// Also who does not wait has replicas asked, for the next one.
-		if hope := r.behind(c, &n, *tried, wait); wait > 0 && (hope || n.ahead) {
+		if hope := r.behind(c, &n, *tried, wait); wait > 0 && !late && (hope || n.ahead) {
 			if n.ahead {
 				r.askAll()
 			}
@@ -222,6 +229,7 @@ func (r *Router) forRead(ctx context.Context, o *callOptions, tried *uint64) (le
 			case <-ctx.Done():
 				return lease{}, context.Cause(ctx)
 			case <-timer.C:
+				late = true // it fires once, and this loop may come here again
 			}
 		}
 		if n.ahead {
@@ -294,7 +302,10 @@ func (r *Router) forWrite(ctx context.Context) (lease, error) {
 		news := *r.news.Load()
 		c := r.cluster.Load()
 		err := r.mayWrite(ctx, c)
-		if err == nil {
+		if err == nil && timer != nil && c.primary.state.Load().err != nil {
+			// It is asked once for all who wait, and not dialled by each.
+			err = because(ErrNoEligibleNode, c.primary.state.Load().err, "the primary %s cannot be reached", c.primary.name)
+		} else if err == nil {
 			var conn *pgxpool.Conn
 			if conn, err = c.primary.acquire(ctx); err == nil {
 				if infoOf(conn.Conn()).primaryOf(c.primary.state.Load(), c.timeline) {

@@ -27,12 +27,13 @@ func (r *Router) belongs(n *node, system uint64) error {
 // note makes known what a poll of a server has found, and wakes who waits for it.
 func (r *Router) note(n *node, s *state) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.unlock()
 	old := n.state.Load()
 	n.state.Store(s)
 	if s.err == nil && !s.hidden {
 		if s.primary {
 			r.noteFork(n, s)
+			r.noteCrash(s)
 			r.samples.add(s.at, s.timeline, s.lsn)
 		} else {
 			n.standbySince, n.standbyTimeline = s.started, s.timeline

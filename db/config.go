@@ -79,12 +79,13 @@ type Config struct {
 	// while it has room.
 	FallbackShare float64
 
-	// Configure may change each pool's configuration before it is opened: tracers,
-	// types, TLS. The limits above are set after it.
+	// Configure may change each pool's configuration before it is opened: types, TLS,
+	// credentials, tracers; which statements these see is in docs/db.md. The limits above
+	// are set after it.
 	Configure func(*pgxpool.Config)
 	// LostWrite is told of each acknowledged write that a failover has lost, as soon as
-	// that is known: of this process's own, and of those that sessions come with. It
-	// must neither block nor use the router.
+	// that is known: of this process's own, and of those that sessions come with. What
+	// has found it waits for it.
 	LostWrite func(LostWrite)
 	// MeterProvider gets the metrics. Default: the global one.
 	MeterProvider metric.MeterProvider

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/loadlinehq/loadline/causal"
 )
 
 // Errors of this package say by HTTPStatus() int what an HTTP server should answer, and
@@ -105,6 +107,15 @@ type OutcomeUnknownError struct {
 	// Timeline is that of the primary which was asked to commit.
 	Timeline uint32
 	Err      error
+
+	life life // of that primary
+}
+
+// life tells the time from one start or crash of a server to the next: what a crash has
+// undone had numbers, which are given again.
+type life struct {
+	started  time.Time
+	replayed causal.LSN
 }
 
 func (e *OutcomeUnknownError) Error() string {

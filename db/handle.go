@@ -127,7 +127,9 @@ func (n *node) bounded(ctx context.Context, timeout time.Duration) (context.Cont
 	}
 	deadline := time.Now().Add(timeout + grace)
 	if have, ok := ctx.Deadline(); ok && have.Before(deadline) {
-		return ctx, nil
+		return ctx, noCancel
 	}
 	return context.WithDeadline(ctx, deadline)
 }
+
+func noCancel() {}

@@ -65,9 +65,7 @@ func (r *Router) forReadProven(ctx context.Context, o *callOptions, tried *uint6
 		n := l.node
 		bounded, cancel := n.bounded(ctx, 0)
 		ok, err := l.heard(l.conn.Conn().QueryRow(bounded, checkSQL))
-		if cancel != nil {
-			cancel()
-		}
+		cancel()
 		switch {
 		case ok:
 			return l, nil

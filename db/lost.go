@@ -1,6 +1,10 @@
 package db
 
-import "github.com/loadlinehq/loadline/causal"
+import (
+	"slices"
+
+	"github.com/loadlinehq/loadline/causal"
+)
 
 const (
 	// ownWrites is how many of its own acknowledged writes a router remembers, to tell
@@ -16,11 +20,26 @@ const (
 // lost finds writes that a failover has lost. All of it is guarded by Router.mu.
 type lost struct {
 	forks    map[uint32]causal.LSN // timeline: where it left the one before
-	own      []causal.Mark         // ring
-	ownNext  int
-	judged   uint32 // the timeline up to which own writes have been judged
+	own      []ownWrite            // a ring, when it is full
+	ownNext  int                   // the oldest of a full one
+	judged   uint32                // the timeline up to which own writes have been judged
 	reported map[causal.Mark]struct{}
+	untold   []LostWrite // see unlock
+
+	era         int64 // of the primary when it was last asked
+	eraTimeline uint32
 }
+
+// ownWrite is a write of this process that was acknowledged.
+type ownWrite struct {
+	causal.Mark
+	// era is that of the server, if the write was acknowledged before it was on disk
+	// (synchronous_commit=off); otherwise 0.
+	era int64
+}
+
+// era is another one after each start and crash of a server.
+func (l life) era() int64 { return l.started.UnixNano() ^ int64(l.replayed) }
 
 // noteFork learns from a server that was promoted where it left the old timeline: its
 // recovery has ended there. It is believed only if the server was seen as a standby on
@@ -35,6 +54,26 @@ func (r *Router) noteFork(n *node, s *state) {
 		r.lost.forks[s.timeline] = s.replayed
 		r.log.Info("db: a server was promoted", "server", n.name, "timeline", s.timeline, "fork", s.replayed.String())
 	}
+}
+
+// noteCrash reports what the crash of a primary that goes on has undone: writes that were
+// acknowledged before they were on disk.
+func (r *Router) noteCrash(s *state) {
+	era := life{s.started, s.replayed}.era()
+	if s.timeline == r.lost.eraTimeline && era != r.lost.era && s.replayed != 0 {
+		gone := 0
+		for _, w := range r.lost.own {
+			if w.Timeline == s.timeline && w.era != 0 && w.era != era && w.LSN > s.replayed {
+				gone++
+				r.report(w.Mark, s.replayed, s.timeline)
+			}
+		}
+		if gone > 0 {
+			r.log.Error("db: a crash of the primary has lost acknowledged writes of this process, which did not wait for the disk (synchronous_commit=off)",
+				"writes", gone, "timeline", s.timeline, "recovered_to", s.replayed.String())
+		}
+	}
+	r.lost.era, r.lost.eraTimeline = era, s.timeline
 }
 
 // survived reports whether a write on an older timeline is in the newest, and if not,
@@ -60,39 +99,39 @@ func (r *Router) survived(m causal.Mark, newest uint32) (fork causal.LSN, surviv
 }
 
 // acknowledged remembers a write of this process.
-func (r *Router) acknowledged(m causal.Mark) {
+func (r *Router) acknowledged(w ownWrite) {
 	r.mu.Lock()
 	if len(r.lost.own) < ownWrites {
-		r.lost.own = append(r.lost.own, m)
+		r.lost.own = append(r.lost.own, w)
 	} else {
-		r.lost.own[r.lost.ownNext] = m
+		r.lost.own[r.lost.ownNext] = w
 		r.lost.ownNext = (r.lost.ownNext + 1) % ownWrites
 	}
-	if m.Timeline < r.lost.judged { // the failover was noticed before its acknowledgement came
-		r.judge(m, r.lost.judged)
+	if w.Timeline < r.lost.judged { // the failover was noticed before its acknowledgement came
+		r.judge(w.Mark, r.lost.judged)
 	}
-	r.mu.Unlock()
+	r.unlock()
 }
 
 // reportOwn reports what a failover has lost of this process's writes.
 func (r *Router) reportOwn(newest uint32) {
-	own := r.lost.own
+	own := slices.Concat(r.lost.own[r.lost.ownNext:], r.lost.own[:r.lost.ownNext])
 	r.lost.own, r.lost.ownNext = nil, 0
 	unknown, gone := 0, 0
-	for _, m := range own {
-		if m.Timeline >= newest {
-			r.lost.own = append(r.lost.own, m)
+	for _, w := range own {
+		if w.Timeline >= newest {
+			r.lost.own = append(r.lost.own, w)
 			continue
 		}
-		switch fork, ok := r.survived(m, newest); {
+		switch fork, ok := r.survived(w.Mark, newest); {
 		case ok: // so far
-			r.lost.own = append(r.lost.own, m)
+			r.lost.own = append(r.lost.own, w)
 		case fork == 0:
 			unknown++
-			r.judge(m, newest)
+			r.judge(w.Mark, newest)
 		default:
 			gone++
-			r.judge(m, newest)
+			r.judge(w.Mark, newest)
 		}
 	}
 	if gone > 0 {
@@ -116,21 +155,37 @@ func (r *Router) judge(m causal.Mark, newest uint32) causal.Mark {
 	if fork != 0 {
 		now.LSN, now.Epoch, now.Number = fork, 0, 0
 	}
+	r.report(m, fork, newest)
+	return now
+}
+
+// report reports a lost write, once.
+func (r *Router) report(m causal.Mark, fork causal.LSN, newest uint32) {
 	key := causal.Mark{System: m.System, Timeline: m.Timeline, LSN: m.LSN}
 	if _, again := r.lost.reported[key]; again {
-		return now
+		return
 	}
 	if len(r.lost.reported) >= reportedMarks {
 		clear(r.lost.reported)
 	}
 	r.lost.reported[key] = struct{}{}
 	r.lostWrites.Add(1)
-	r.log.Debug("db: a failover has lost an acknowledged write", "lsn", m.LSN.String(), "timeline", m.Timeline,
+	r.log.Debug("db: an acknowledged write is lost", "lsn", m.LSN.String(), "timeline", m.Timeline,
 		"fork", fork.String(), "new_timeline", newest, "certain", fork != 0)
 	if r.config.LostWrite != nil {
-		r.config.LostWrite(LostWrite{Mark: m, Fork: fork, Timeline: newest})
+		r.lost.untold = append(r.lost.untold, LostWrite{Mark: m, Fork: fork, Timeline: newest})
 	}
-	return now
+}
+
+// unlock unlocks Router.mu, and then tells the application what was found out: it may
+// take its time, or panic.
+func (r *Router) unlock() {
+	untold := r.lost.untold
+	r.lost.untold = nil
+	r.mu.Unlock()
+	for _, l := range untold {
+		r.config.LostWrite(l)
+	}
 }
 
 // settle replaces marks of older timelines in a session. It reports false when nobody
@@ -145,7 +200,7 @@ func (r *Router) settle(s *causal.Session, c *cluster) bool {
 		}
 		r.mu.Lock()
 		now := r.judge(m, c.timeline)
-		r.mu.Unlock()
+		r.unlock()
 		s.Add(now)
 		s.Forget(m)
 	}

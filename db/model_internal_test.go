@@ -194,7 +194,7 @@ func (m *machine) write(c *client, fresh bool) {
 	m.writes++
 	s.log = append(s.log, m.writes)
 	mark := causal.Mark{System: 7, Timeline: cluster.timeline, LSN: s.lsn()}
-	m.r.acknowledged(mark)
+	m.r.acknowledged(ownWrite{Mark: mark})
 	c.session.Add(mark)
 	c.done = append(c.done, done{m.writes, mark})
 }

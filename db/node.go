@@ -81,6 +81,9 @@ type connInfo struct {
 	state state
 }
 
+// life is that of the connection's server.
+func (i *connInfo) life() life { return life{i.state.started, i.state.replayed} }
+
 const infoKey = "loadline"
 
 func infoOf(conn *pgx.Conn) *connInfo {
@@ -163,9 +166,13 @@ func (n *node) identify(ctx context.Context, conn *pgx.Conn) error {
 	var aurora bool
 	// Numbers above 2^63 are negative in PostgreSQL's bigint.
 	var signed int64
+	ctx, cancel := context.WithTimeout(ctx, n.limits.ConnectTimeout)
+	defer cancel()
 	err := conn.QueryRow(ctx, `SELECT system_identifier, to_regproc('pg_catalog.aurora_version') IS NOT NULL FROM pg_control_system()`).Scan(&signed, &aurora)
-	if err != nil {
+	if err != nil && sqlState(err) != "" && !elsewhere(err, false) {
 		return fmt.Errorf("db: %s: %w: it does not say which cluster it belongs to: %w", n.name, ErrUnsupported, err)
+	} else if err != nil {
+		return fmt.Errorf("db: %s: %w", n.name, err)
 	}
 	system = uint64(signed)
 	if aurora {

@@ -34,8 +34,13 @@ SELECT r.standby,
 FROM (SELECT pg_is_in_recovery() AS standby) r`
 
 const (
-	// minPollGap bounds how often readers that wait make the server be asked.
-	minPollGap = time.Millisecond
+	// minPollGap bounds how often readers that wait make the server be asked: never more
+	// often than this, nor for more than a quarter of the time.
+	minPollGap   = time.Millisecond
+	pollDutyPart = 4
+	// minRetryGap bounds how often callers that wait make a server be asked that does not
+	// answer: a guess. Each time is a new connection.
+	minRetryGap = 50 * time.Millisecond
 	// minPollTimeout is a guess: a server that takes longer for a position is not one
 	// to send a user's read to.
 	minPollTimeout = 500 * time.Millisecond
@@ -71,6 +76,7 @@ func (n *node) watch(ctx context.Context) {
 	defer n.unwatch()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var took time.Duration
 	for {
 		select {
 		case <-ctx.Done():
@@ -78,11 +84,18 @@ func (n *node) watch(ctx context.Context) {
 		case <-timer.C:
 		case <-n.kick:
 			// Readers that wait share a poll, and the next one is not at once.
-			if wait := minPollGap - time.Since(n.state.Load().at); wait > 0 {
+			last := n.state.Load()
+			gap := max(minPollGap, took*pollDutyPart)
+			if last.err != nil {
+				gap = minRetryGap
+			}
+			if wait := min(gap, n.router.config.PollInterval) - time.Since(last.at); wait > 0 {
 				time.Sleep(wait)
 			}
 		}
+		began := time.Now()
 		n.poll(ctx)
+		took = time.Since(began)
 		timer.Reset(n.router.config.PollInterval)
 	}
 }
@@ -140,7 +153,13 @@ func (n *node) askWatched(ctx context.Context) (state, error) {
 	if n.conn == nil {
 		ctx, cancel := context.WithTimeout(ctx, n.limits.ConnectTimeout)
 		defer cancel()
-		config := n.pool.Config().ConnConfig
+		pool := n.pool.Config()
+		config := pool.ConnConfig
+		if pool.BeforeConnect != nil {
+			if err := pool.BeforeConnect(ctx, config); err != nil {
+				return state{}, err
+			}
+		}
 		// Whether it answers in time is the question, so there is no grace.
 		config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
 			return &pgconn.DeadlineContextWatcherHandler{Conn: conn.Conn()}

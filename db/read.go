@@ -25,6 +25,7 @@ func (r *Router) readQuery(ctx context.Context, o *callOptions, sql string, args
 	var tried uint64
 	var p patience
 	var l lease
+	defer func() { l.release() }() // in a panic, of an argument's Value method or a tracer
 	for attempts := 0; ; attempts++ {
 		if l.conn == nil {
 			var err error
@@ -74,6 +75,10 @@ func (rows *readRows) send(ctx context.Context, o *callOptions, sql string, args
 		rows.Rows, err = conn.Query(ctx, sql, args...)
 		return false, err
 	}
+	if err := noOption(args); err != nil {
+		rows.Rows = failedRows{err}
+		return false, err
+	}
 	b := &pgx.Batch{}
 	if o.timeout > 0 {
 		b.Queue(timeoutSQL, milliseconds(o.timeout))
@@ -112,7 +117,10 @@ func (rows *readRows) Next() bool {
 	return false
 }
 
-func (rows *readRows) Close() { rows.finish() }
+func (rows *readRows) Close() {
+	rows.primed = false
+	rows.finish()
+}
 
 func (rows *readRows) finish() {
 	rows.Rows.Close()
@@ -126,9 +134,7 @@ func (rows *readRows) finish() {
 		}
 	}
 	rows.lease.release()
-	if rows.cancel != nil {
-		rows.cancel()
-	}
+	rows.cancel()
 }
 
 func (rows *readRows) Err() error {
@@ -200,13 +206,21 @@ func (failedRows) TypeMap() *pgtype.Map                         { return nil }
 // readBatch sends a batch to one server. A batch can be sent once, so it is not
 // repeated elsewhere.
 func (r *Router) readBatch(ctx context.Context, o *callOptions, b *pgx.Batch) pgx.BatchResults {
+	if err := noTx(b); err != nil {
+		return pgx.FailedBatchResults(b, err)
+	}
 	var tried uint64
 	l, err := r.forReadProven(ctx, o, &tried)
 	if err != nil {
 		return pgx.FailedBatchResults(b, err)
 	}
-	bounded, cancel := l.node.bounded(ctx, o.timeout)
-	return &readResults{l.conn.Conn().SendBatch(bounded, b), l, cancel}
+	results := &readResults{}
+	results.cancel, _, _ = r.try(ctx, o.timeout, &l, func(ctx context.Context, l *lease) (bool, error) {
+		results.BatchResults = l.conn.Conn().SendBatch(ctx, b)
+		return true, nil
+	})
+	results.lease = l
+	return results
 }
 
 type readResults struct {
@@ -216,11 +230,11 @@ type readResults struct {
 }
 
 func (b *readResults) Close() error {
-	err := b.BatchResults.Close()
-	b.lease.release()
-	if b.cancel != nil {
+	defer func() { // also when a function of the batch's panics
+		b.lease.release()
 		b.cancel()
-	}
+	}()
+	err := b.BatchResults.Close()
 	if err != nil {
 		err = readError(err)
 	}

@@ -31,6 +31,7 @@ type Router struct {
 	news    atomic.Pointer[chan struct{}] // closed by the next poll's end
 	turn    atomic.Uint32                 // spreads reads over replicas that are equally busy
 	running atomic.Bool
+	closing chan struct{} // closed by Close
 	warned  atomic.Bool
 	closed  atomic.Bool
 
@@ -58,6 +59,7 @@ func Open(ctx context.Context, c Config) (*Router, error) {
 	r.write = Handle{r: r, write: true}
 	share := max(1, int(c.FallbackShare*float64(c.PrimaryPool.MaxConns)))
 	r.fallback = newGate("reads in place of a replica", share, c.PrimaryPool.Queue)
+	r.closing = make(chan struct{})
 	news := make(chan struct{})
 	r.news.Store(&news)
 
@@ -116,14 +118,24 @@ func (r *Router) opened(ctx context.Context) error {
 	return nil
 }
 
-// Run watches the servers until ctx is done, and returns nil then. Without it all reads
-// go to the primary, and a failover is not followed. Run may be called once.
+// Run watches the servers until ctx is done or the router closed, and returns nil then.
+// Without it all reads go to the primary, and a failover is not followed. Run may be
+// called once.
 func (r *Router) Run(ctx context.Context) error {
 	if r.running.Swap(true) {
 		return errors.New("db: Run has been called before")
 	}
 	defer r.running.Store(false)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var wait sync.WaitGroup
+	wait.Go(func() {
+		select {
+		case <-r.closing:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
 	for _, n := range r.nodes {
 		wait.Go(func() { n.watch(ctx) })
 	}
@@ -137,6 +149,7 @@ func (r *Router) Close() {
 	if r.closed.Swap(true) {
 		return
 	}
+	close(r.closing)
 	if r.metrics != nil {
 		if err := r.metrics.Unregister(); err != nil {
 			r.log.Warn("db: metrics", "error", err)

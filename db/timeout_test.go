@@ -24,9 +24,12 @@ func TestTimeout(t *testing.T) {
 		return b
 	}
 	for name, do := range map[string]func(sql string) error{
-		"read":        func(sql string) error { _, err := router.Read(ctx, short, db.Strong()).Exec(ctx, sql); return err },
-		"row":         func(sql string) error { return router.Read(ctx, short, db.Strong()).QueryRow(ctx, sql).Scan(nil) },
-		"write":       func(sql string) error { _, err := router.Write(ctx, short).Exec(ctx, sql+" WHERE $1", true); return err },
+		"read": func(sql string) error { _, err := router.Read(ctx, short, db.Strong()).Exec(ctx, sql); return err },
+		"row":  func(sql string) error { return router.Read(ctx, short, db.Strong()).QueryRow(ctx, sql).Scan(nil) },
+		"write": func(sql string) error {
+			_, err := router.Write(ctx, short).Exec(ctx, sql+" WHERE $1", true)
+			return err
+		},
 		"write text":  func(sql string) error { _, err := router.Write(ctx, short).Exec(ctx, sql+"; "+sql); return err },
 		"write batch": func(sql string) error { return router.Write(ctx, short).SendBatch(ctx, batch(sql)).Close() },
 	} {

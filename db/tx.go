@@ -64,17 +64,15 @@ func (r *Router) beginWrite(ctx context.Context, begin string) (*tx, error) {
 			return true, err
 		}
 		if len(results) != 2 || len(results[1].Rows) != 1 {
-			return false, errors.New("db: a transaction's begin has not the results expected")
+			return true, errors.New("db: a transaction's begin has not the results expected")
 		}
 		t.xid, err = strconv.ParseUint(string(results[1].Rows[0][0]), 10, 64)
-		return false, err
+		return true, err
 	})
 	if err != nil {
 		return nil, err
 	}
-	if cancel != nil {
-		cancel() // each statement is bounded by the server; the whole may take as long as its context
-	}
+	cancel() // each statement is bounded by the server; the whole may take as long as its context
 	t.lease = l
 	return t, nil
 }
@@ -83,7 +81,10 @@ func (r *Router) beginWrite(ctx context.Context, begin string) (*tx, error) {
 // the same state, chosen as for [Router.Read]. The context that f gets carries it.
 func (r *Router) ReadTx(ctx context.Context, f func(context.Context, pgx.Tx) error, options ...Option) error {
 	if outer := r.joined(ctx); outer != nil {
-		return outer.join(ctx, f)
+		if outer.ended {
+			return pgx.ErrTxClosed
+		}
+		return f(ctx, outer) // it changes nothing, so its error spoils nothing
 	}
 	var o callOptions
 	for _, option := range options {
@@ -108,11 +109,11 @@ func (r *Router) beginRead(ctx context.Context, begin string, o *callOptions) (*
 		if err != nil {
 			return nil, err
 		}
-		bounded, cancel := l.node.bounded(ctx, 0)
-		_, err = l.conn.Conn().Exec(bounded, begin)
-		if cancel != nil {
-			cancel()
-		}
+		cancel, _, err := r.try(ctx, 0, &l, func(ctx context.Context, l *lease) (bool, error) {
+			_, err := l.conn.Conn().Exec(ctx, begin)
+			return true, err
+		})
+		cancel()
 		if err == nil {
 			return &tx{r: r, readOnly: true, lease: l}, nil
 		}
@@ -145,10 +146,13 @@ func (t *tx) join(ctx context.Context, f func(context.Context, pgx.Tx) error) er
 	if t.ended {
 		return pgx.ErrTxClosed
 	}
-	err := f(ctx, t)
-	if err != nil && t.failed == nil {
-		t.failed = err
-	}
+	err := errors.New("it panicked")
+	defer func() {
+		if err != nil && t.failed == nil {
+			t.failed = err
+		}
+	}()
+	err = f(ctx, t)
 	return err
 }
 
@@ -163,31 +167,31 @@ func (t *tx) commit(ctx context.Context) error {
 	if c := t.r.cluster.Load(); c.timeline != t.lease.timeline {
 		return because(ErrNoEligibleNode, nil, "%s was the primary of timeline %d, and there is a newer one (%d)", t.lease.node.name, t.lease.timeline, c.timeline)
 	}
-	bounded, cancel := t.lease.node.bounded(ctx, 0)
-	if cancel != nil {
-		defer cancel()
+	if conn.IsClosed() {
+		return because(ErrRolledBack, pgconn.ErrConnClosed, "its connection broke before the COMMIT")
 	}
+	bounded, cancel := t.lease.node.bounded(ctx, 0)
+	defer cancel()
 	results, err := conn.Exec(bounded, settingSQL+";"+commitSQL+";"+positionSQL).ReadAll()
 	if err != nil {
-		if len(results) > 0 && results[0].Err != nil {
-			return err // before the COMMIT
+		if len(results) > 1 && results[1].Err == nil && results[1].CommandTag.String() == "COMMIT" {
+			t.r.sawSomewhere(ctx, &t.lease) // only where it is, is not known
+			return nil
 		}
-		return unknown(err, t.xid, t.lease.timeline)
+		return unknown(err, t.xid, &t.lease)
 	}
-	lsn, err := committed(results)
+	lsn, async, err := committed(results)
 	if err != nil {
 		return err
 	}
-	t.r.saw(ctx, &t.lease, lsn)
+	t.r.saw(ctx, &t.lease, lsn, async)
 	return nil
 }
 
 // end ends a transaction that has changed nothing.
 func (t *tx) end(ctx context.Context) error {
 	bounded, cancel := t.lease.node.bounded(ctx, 0)
-	if cancel != nil {
-		defer cancel()
-	}
+	defer cancel()
 	_, err := t.lease.conn.Conn().Exec(bounded, commitSQL)
 	return err
 }
@@ -301,20 +305,44 @@ func (t *tx) Conn() *pgx.Conn {
 }
 
 // Outcome asks the primary what became of a transaction; see [OutcomeUnknownError]. It
-// is "committed", "aborted", "in progress", or empty when the server no longer knows. A
-// transaction of a server that another has replaced since is not known to that, or is
-// another one with the same number: then Outcome returns an error.
+// is "committed", "aborted", "in progress", or empty when the server no longer knows. When it
+// is "committed", the session of the context has seen it.
+//
+// Numbers do not outlive the server: after a crash, those of transactions that it has
+// undone are given again, as after a failover. Then Outcome returns an error, and only
+// something that the transaction itself has written, such as an idempotency key, can say
+// what became of it.
 func (r *Router) Outcome(ctx context.Context, unknown *OutcomeUnknownError) (string, error) {
 	if unknown.XID == 0 {
-		return "", fmt.Errorf("db: the transaction's number is not known: only InTx asks for it")
+		return "", errors.New("db: the transaction's number is not known: only InTx and BeginTx ask for it")
 	}
-	if c := r.cluster.Load(); unknown.Timeline != c.timeline {
-		return "", fmt.Errorf("db: the transaction was of timeline %d, and a failover has begun %d", unknown.Timeline, c.timeline)
+	var tried uint64
+	l, err := r.forRead(ctx, &callOptions{policy: strong}, &tried)
+	if err != nil {
+		return "", err
 	}
+	defer l.release()
+	if unknown.Timeline != l.timeline {
+		return "", fmt.Errorf("db: the transaction was of timeline %d, and a failover has begun %d", unknown.Timeline, l.timeline)
+	}
+	if life := infoOf(l.conn.Conn()).life(); !life.started.Equal(unknown.life.started) || life.replayed != unknown.life.replayed {
+		return "", fmt.Errorf("db: %s has been restarted since the transaction, whose number it may have given to another", l.node.name)
+	}
+	bounded, cancel := l.node.bounded(ctx, 0)
+	defer cancel()
 	var outcome *string
-	err := r.Read(ctx, Strong()).QueryRow(ctx, "SELECT pg_xact_status($1::text::xid8)", strconv.FormatUint(unknown.XID, 10)).Scan(&outcome)
+	var insert, flush string
+	err = l.conn.Conn().QueryRow(bounded, "SELECT pg_xact_status($1::text::xid8), pg_current_wal_insert_lsn()::text, pg_current_wal_flush_lsn()::text",
+		strconv.FormatUint(unknown.XID, 10)).Scan(&outcome, &insert, &flush)
 	if err != nil || outcome == nil {
 		return "", err
+	}
+	if *outcome == "committed" {
+		lsn, err := position(insert, flush, "off")
+		if err != nil {
+			return "", err
+		}
+		r.saw(ctx, &l, lsn, false)
 	}
 	return *outcome, nil
 }

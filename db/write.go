@@ -59,9 +59,13 @@ func withoutHeader(lsn causal.LSN) causal.LSN {
 }
 
 // saw notes in the session, and for the case of a failover, what was committed.
-func (r *Router) saw(ctx context.Context, l *lease, lsn causal.LSN) {
+func (r *Router) saw(ctx context.Context, l *lease, lsn causal.LSN, async bool) {
 	m := causal.Mark{System: r.system.Load(), Timeline: l.timeline, LSN: lsn}
-	r.acknowledged(m)
+	w := ownWrite{Mark: m}
+	if async {
+		w.era = infoOf(l.conn.Conn()).life().era()
+	}
+	r.acknowledged(w)
 	if s := causal.FromContext(ctx); s != nil {
 		s.Add(m)
 	}
@@ -71,14 +75,14 @@ func (r *Router) saw(ctx context.Context, l *lease, lsn causal.LSN) {
 // error that leaves the connection open is an answer: the transaction is rolled back.
 // One that ends it is not: a server that stops while it waits for a standby has
 // committed already.
-func unknown(err error, xid uint64, timeline uint32) error {
-	if _, before := errors.AsType[pgx.ErrPreprocessingBatch](err); before || pgconn.SafeToRetry(err) {
+func unknown(err error, xid uint64, l *lease) error {
+	if _, before := errors.AsType[pgx.ErrPreprocessingBatch](err); before || pgconn.SafeToRetry(err) && !errors.Is(err, pgconn.ErrConnClosed) {
 		return err // it was not sent: an argument has no encoding, for example
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && !fatal(pg) {
 		return err
 	}
-	return &OutcomeUnknownError{XID: xid, Timeline: timeline, Err: err}
+	return &OutcomeUnknownError{XID: xid, Timeline: l.timeline, Err: err, life: infoOf(l.conn.Conn()).life()}
 }
 
 func fatal(pg *pgconn.PgError) bool {
@@ -93,28 +97,42 @@ func notPrimary(err error) bool {
 }
 
 // begun sends a write to the primary, and to the next one if the first has been
-// demoted. Send returns whether a refusal came from BEGIN.
-func (r *Router) begun(ctx context.Context, timeout time.Duration, send func(ctx context.Context, l *lease) (refused bool, err error)) (lease, context.CancelFunc, error) {
+// demoted, or broke. Send returns whether it is certain that nothing was done.
+func (r *Router) begun(ctx context.Context, timeout time.Duration, send func(ctx context.Context, l *lease) (nothing bool, err error)) (lease, context.CancelFunc, error) {
 	for attempt := 0; ; attempt++ {
 		l, err := r.forWrite(ctx)
 		if err != nil {
 			return lease{}, nil, err
 		}
-		bounded, cancel := l.node.bounded(ctx, timeout)
-		refused, err := send(bounded, &l)
+		cancel, nothing, err := r.try(ctx, timeout, &l, send)
 		if err == nil {
 			return l, cancel, nil
 		}
+		broken := l.conn.Conn().IsClosed()
 		r.abandon(ctx, &l)
-		if cancel != nil {
-			cancel()
-		}
-		if refused && notPrimary(err) && attempt < len(r.nodes) {
+		cancel()
+		if nothing && (notPrimary(err) || broken) && ctx.Err() == nil && attempt < len(r.nodes) {
 			l.node.suspect()
 			continue
 		}
 		return lease{}, nil, err
 	}
+}
+
+// try calls send, and gives the connection back when that panics: an argument's Value
+// method can, or a tracer.
+func (r *Router) try(ctx context.Context, timeout time.Duration, l *lease, send func(context.Context, *lease) (bool, error)) (context.CancelFunc, bool, error) {
+	bounded, cancel := l.node.bounded(ctx, timeout)
+	returned := false
+	defer func() {
+		if !returned {
+			l.release()
+			cancel()
+		}
+	}()
+	nothing, err := send(bounded, l)
+	returned = true
+	return cancel, nothing, err
 }
 
 // abandon gives back a connection whose transaction may be open.
@@ -126,6 +144,17 @@ func (r *Router) abandon(ctx context.Context, l *lease) {
 		cancel()
 	}
 	l.release()
+}
+
+// noOption refuses what pgx takes as the first argument of a statement that goes alone.
+func noOption(args []any) error {
+	if len(args) > 0 {
+		switch args[0].(type) {
+		case pgx.QueryExecMode, pgx.QueryResultFormats, pgx.QueryResultFormatsByOID:
+			return fmt.Errorf("db: a %T is only for reads, without Timeout, and in InTx: other statements go with more in one message, in the mode of Config.Configure's DefaultQueryExecMode", args[0])
+		}
+	}
+	return nil
 }
 
 // writeExec runs one statement, or several when there are no arguments, as pgx does.
@@ -144,6 +173,7 @@ func (r *Router) writeExec(ctx context.Context, o *callOptions, sql string, args
 // writeText sends statements as text, so that there may be several.
 func (r *Router) writeText(ctx context.Context, o *callOptions, sql string) (tag pgconn.CommandTag, err error) {
 	var lsn causal.LSN
+	var async bool
 	// On lines of their own: the statement may end with a comment.
 	text := sql + "\n;" + settingSQL + ";" + commitSQL + ";" + positionSQL
 	least := 4 // results, if there is no statement
@@ -158,7 +188,18 @@ func (r *Router) writeText(ctx context.Context, o *callOptions, sql string) (tag
 			if begun := len(results) > 0 && results[0].Err == nil; !begun && sqlState(err) != "" {
 				return true, err
 			}
-			return false, unknown(err, 0, l.timeline)
+			answered := results
+			if n := len(answered); n > 0 && answered[n-1].Err != nil {
+				answered = answered[:n-1] // the positions
+			}
+			if n := len(answered); n > 2 && answered[n-1].CommandTag.String() == "COMMIT" && len(answered[n-2].Rows) == 1 {
+				tag = pgconn.CommandTag{}
+				if n > 3 {
+					tag = answered[n-3].CommandTag
+				}
+				return false, nil
+			}
+			return false, unknown(err, 0, l)
 		}
 		n := len(results)
 		if n < least {
@@ -168,34 +209,37 @@ func (r *Router) writeText(ctx context.Context, o *callOptions, sql string) (tag
 		if n > least {
 			tag = results[n-4].CommandTag
 		}
-		lsn, err = committed(results[n-3:])
+		lsn, async, err = committed(results[n-3:])
 		return false, err
 	})
 	if err != nil {
 		return pgconn.CommandTag{}, err
 	}
-	r.saw(ctx, &l, lsn)
+	if lsn == 0 {
+		r.sawSomewhere(ctx, &l)
+	} else {
+		r.saw(ctx, &l, lsn, async)
+	}
 	r.done(&l, cancel)
 	return tag, nil
 }
 
 // committed reads the results of the setting, the COMMIT, and the positions.
-func committed(results []*pgconn.Result) (causal.LSN, error) {
+func committed(results []*pgconn.Result) (lsn causal.LSN, async bool, err error) {
 	if len(results) != 3 || len(results[0].Rows) != 1 || len(results[2].Rows) != 1 {
-		return 0, errors.New("db: a commit's results are not as expected")
+		return 0, false, errors.New("db: a commit's results are not as expected")
 	}
 	if results[1].CommandTag.String() != "COMMIT" {
-		return 0, because(ErrRolledBack, nil, "a statement in it had failed")
+		return 0, false, because(ErrRolledBack, nil, "a statement in it had failed")
 	}
-	positions := results[2].Rows[0]
-	return position(string(positions[0]), string(positions[1]), string(results[0].Rows[0][0]))
+	positions, setting := results[2].Rows[0], string(results[0].Rows[0][0])
+	lsn, err = position(string(positions[0]), string(positions[1]), setting)
+	return lsn, setting == "off", err
 }
 
 func (r *Router) done(l *lease, cancel context.CancelFunc) {
 	l.release()
-	if cancel != nil {
-		cancel()
-	}
+	cancel()
 }
 
 // writing is a write whose statements have been sent in one batch.
@@ -218,14 +262,14 @@ func (r *Router) send(ctx context.Context, o *callOptions, statements []*pgx.Que
 	w.lease, w.cancel, err = r.begun(ctx, o.timeout, func(ctx context.Context, l *lease) (bool, error) {
 		w.results = l.conn.Conn().SendBatch(ctx, w.batch(statements))
 		_, err := w.results.Exec()
-		refused := err != nil
+		refused := sqlState(err) != ""
 		if err == nil && w.timeout > 0 {
 			_, err = w.results.Exec()
 		}
 		if err != nil {
 			_ = w.results.Close()
 			if sqlState(err) == "" {
-				err = unknown(err, 0, l.timeline)
+				err = unknown(err, 0, l)
 			}
 		}
 		return refused, err
@@ -258,6 +302,10 @@ func (w *writing) finish() error {
 	if w.lease.conn == nil {
 		return nil
 	}
+	defer func() { // also when a function of the batch's panics
+		w.r.abandon(w.ctx, &w.lease)
+		w.cancel()
+	}()
 	var lsn causal.LSN
 	err := w.results.Close()
 	conn := w.lease.conn.Conn()
@@ -271,36 +319,42 @@ func (w *writing) finish() error {
 	case sqlState(err) != "" && w.setting == "":
 		// The server has answered that it failed before the COMMIT.
 	case conn.IsClosed() || sqlState(err) != "":
-		err = unknown(err, 0, w.lease.timeline)
+		err = unknown(err, 0, &w.lease)
 	case conn.PgConn().TxStatus() == 'I':
 		// The caller could not read a row; that has not stopped the commit.
 		lsn = w.late(conn)
 	}
 	if lsn != 0 {
-		w.r.saw(w.ctx, &w.lease, lsn)
-	}
-	w.r.abandon(w.ctx, &w.lease)
-	if w.cancel != nil {
-		w.cancel()
+		w.r.saw(w.ctx, &w.lease, lsn, w.setting == "off")
 	}
 	return err
 }
 
 // late asks for the position after the fact.
-func (w *writing) late(conn *pgx.Conn) causal.LSN {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), grace)
+func (w *writing) late(conn *pgx.Conn) causal.LSN { return late(w.ctx, conn) }
+
+func late(ctx context.Context, conn *pgx.Conn) causal.LSN {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	err := conn.QueryRow(ctx, positionSQL).Scan(&w.insert, &w.flush)
+	var insert, flush string
+	err := conn.QueryRow(bounded, positionSQL).Scan(&insert, &flush)
 	if err == nil {
 		var lsn causal.LSN
-		if lsn, err = position(w.insert, w.flush, "off"); err == nil {
+		if lsn, err = position(insert, flush, "off"); err == nil {
 			return lsn
 		}
 	}
-	if s := causal.FromContext(w.ctx); s != nil {
+	if s := causal.FromContext(ctx); s != nil {
 		s.Merge(causal.Unknown())
 	}
 	return 0
+}
+
+// sawSomewhere is saw for a commit that was answered, and its position was not.
+func (r *Router) sawSomewhere(ctx context.Context, l *lease) {
+	if lsn := late(ctx, l.conn.Conn()); lsn != 0 {
+		r.saw(ctx, l, lsn, false)
+	}
 }
 
 // writeRows are the rows of a write. It is committed when they have been read.
@@ -311,6 +365,9 @@ type writeRows struct {
 }
 
 func (r *Router) writeQuery(ctx context.Context, o *callOptions, sql string, args []any) (*writeRows, error) {
+	if err := noOption(args); err != nil {
+		return nil, err
+	}
 	w, err := r.send(ctx, o, []*pgx.QueuedQuery{{SQL: sql, Arguments: args}})
 	if err != nil {
 		return nil, err
@@ -367,19 +424,66 @@ func (rows *writeRows) finish() {
 
 // writeBatch sends a batch as one transaction.
 func (r *Router) writeBatch(ctx context.Context, o *callOptions, b *pgx.Batch) pgx.BatchResults {
+	if err := noTx(b); err != nil {
+		return pgx.FailedBatchResults(b, err)
+	}
 	w, err := r.send(ctx, o, b.QueuedQueries)
 	if err != nil {
 		return pgx.FailedBatchResults(b, err)
 	}
-	return &writeResults{BatchResults: w.results, w: w}
+	return &writeResults{results: w.results, w: w, left: b.Len()}
 }
 
-type writeResults struct {
-	pgx.BatchResults
-	w      *writing
-	err    error
-	closed bool
+// noTx refuses a batch that begins a transaction which outlives it: nobody would end it.
+func noTx(b *pgx.Batch) error {
+	if pgx.FailedBatchResults(b, nil).Tx() != nil {
+		return errors.New("db: a batch that begins a transaction (Batch.BeginTx) has no place to go on in: send it over the Tx of InTx or BeginTx")
+	}
+	return nil
 }
+
+// writeResults are those of the caller's statements. Ours come after them.
+type writeResults struct {
+	results pgx.BatchResults
+	w       *writing
+	left    int
+	err     error
+	closed  bool
+}
+
+var errNoMore = errors.New("db: there are no more results in the batch")
+
+func (b *writeResults) next() error {
+	if b.closed || b.left == 0 {
+		return errNoMore
+	}
+	b.left--
+	return nil
+}
+
+func (b *writeResults) Exec() (pgconn.CommandTag, error) {
+	if err := b.next(); err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	return b.results.Exec()
+}
+
+func (b *writeResults) Query() (pgx.Rows, error) {
+	if err := b.next(); err != nil {
+		return failedRows{err}, err
+	}
+	return b.results.Query()
+}
+
+func (b *writeResults) QueryRow() pgx.Row {
+	if err := b.next(); err != nil {
+		return row{err: err}
+	}
+	return b.results.QueryRow()
+}
+
+// Tx is nil: a batch that begins a transaction is not sent.
+func (*writeResults) Tx() pgx.Tx { return nil }
 
 func (b *writeResults) Close() error {
 	if !b.closed {
