@@ -17,7 +17,6 @@ import (
 )
 
 const (
-	lag = 50 * time.Millisecond
 	// writes is the share of a user's requests that write.
 	writes = 0.2
 	// warm is how long a way runs before it is measured, at least.
@@ -26,20 +25,19 @@ const (
 	limit = 5 * time.Second
 )
 
-// workload is how users behave: each thinks, for a time that is distributed
-// exponentially as between the events of a Poisson process, then writes or reads his
-// counter, and waits for the answer.
+// workload is how users behave: each begins to write or read his counter at the events
+// of a Poisson process, whatever way he is sent, or when he has the answer to the
+// request before, if that is later.
 type workload struct {
-	name  string
 	users int
-	think time.Duration // on average
+	every time.Duration // requests of one user, on average
 }
 
 // Both are 800 requests per second, a guess at what two cores serve beside three
 // servers without anything queueing.
 var (
-	busy = workload{"16 users, each writing every 100 ms", 16, 20 * time.Millisecond}
-	calm = workload{"160 users, each writing every second", 160, 200 * time.Millisecond}
+	busy = workload{16, 20 * time.Millisecond}
+	calm = workload{160, 200 * time.Millisecond}
 )
 
 // tally is what has been seen of reads.
@@ -71,7 +69,9 @@ type contest struct {
 	users [][]*user
 }
 
-func newContest(w workload, ways ...*way) *contest {
+// newContest has each way open its connections first.
+func newContest(t testing.TB, w workload, ways ...*way) *contest {
+	t.Helper()
 	c := &contest{workload: w, ways: ways}
 	for i := range ways {
 		var users []*user
@@ -80,6 +80,7 @@ func newContest(w workload, ways ...*way) *contest {
 		}
 		c.users = append(c.users, users)
 	}
+	c.round(t, w.users)
 	return c
 }
 
@@ -95,16 +96,37 @@ func (c *contest) round(t testing.TB, reads int) []tally {
 
 func (c *contest) turn(t testing.TB, i, reads int) tally {
 	t.Helper()
+	ctx, done := context.WithCancel(t.Context())
+	defer done()
 	var left atomic.Int64
 	left.Store(int64(reads))
-	from := time.Now().Add(max(warm, c.ways[i].settled))
+	measure := time.Now().Add(max(warm, c.ways[i].settled))
 	var wait sync.WaitGroup
 	for _, u := range c.users[i] {
 		wait.Go(func() {
-			for left.Load() > 0 && !t.Failed() {
-				time.Sleep(time.Duration(rand.ExpFloat64() * float64(c.think)))
-				if err := u.request(t.Context(), c.ways[i], from, &left); err != nil {
+			for at := time.Now(); ; {
+				at = at.Add(time.Duration(rand.ExpFloat64() * float64(c.every)))
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(time.Until(at)):
+				}
+				// Not by ctx: what goes on is answered, so that the user knows of it.
+				read, err := u.request(t.Context(), c.ways[i], at)
+				if err != nil {
 					t.Errorf("%s: user %d: %v", c.ways[i].name, u.id, err)
+					done()
+					return
+				}
+				if read.reads == 0 || at.Before(measure) {
+					continue
+				}
+				n := left.Add(-1)
+				if n >= 0 {
+					u.measured.add(read)
+				}
+				if n <= 0 {
+					done()
 				}
 			}
 		})
@@ -121,52 +143,54 @@ func (c *contest) turn(t testing.TB, i, reads int) tally {
 	return all
 }
 
-// request writes or reads.
-func (u *user) request(ctx context.Context, w *way, from time.Time, left *atomic.Int64) error {
+// request writes, or reads, and then returns what was seen. It should have begun at a
+// moment, from which its time is counted.
+func (u *user) request(ctx context.Context, w *way, at time.Time) (tally, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if rand.Float64() < writes {
 		if err := w.increment(ctx, u); err != nil {
-			return fmt.Errorf("increment: %w", err)
+			return tally{}, fmt.Errorf("increment: %w", err)
 		}
 		u.n++
-		return nil
+		return tally{}, nil
 	}
-	began := time.Now()
 	n, replica, err := w.read(ctx, u)
-	took := time.Since(began)
+	took := time.Since(at)
 	if err != nil {
-		return fmt.Errorf("read: %w", err)
+		return tally{}, fmt.Errorf("read: %w", err)
 	}
 	if n > u.n {
-		return fmt.Errorf("the counter is %d after %d increments", n, u.n)
+		return tally{}, fmt.Errorf("the counter is %d after %d increments", n, u.n)
 	}
-	if began.Before(from) || left.Add(-1) < 0 {
-		return nil
-	}
-	m := &u.measured
-	m.reads++
-	m.took = append(m.took, took)
+	read := tally{reads: 1, took: []time.Duration{took}}
 	if replica {
-		m.onReplica++
+		read.onReplica = 1
 	}
 	if n < u.n {
-		m.stale++
+		read.stale = 1
 	}
-	return nil
+	return read, nil
 }
 
 // BenchmarkStaleReads lets the ways take turns, and prints what share of reads was
 // served by replicas, with the range of the rounds, how many showed a user less than he
 // had written, and how long they took.
 func BenchmarkStaleReads(b *testing.B) {
-	const rounds, reads = 10, 1000
-	for _, w := range []workload{busy, calm} {
-		b.Run(fmt.Sprintf("users=%d", w.users), func(b *testing.B) {
-			s := servers(b, lag, 4*w.users)
+	const rounds, reads = 5, 1500
+	for _, bench := range []struct {
+		workload
+		lag time.Duration
+	}{
+		{busy, 50 * time.Millisecond},
+		{calm, 50 * time.Millisecond},
+		{calm, 200 * time.Millisecond},
+	} {
+		b.Run(fmt.Sprintf("users=%d/lag=%v", bench.users, bench.lag), func(b *testing.B) {
+			s := servers(b, bench.lag, 4*bench.users)
 			primary, replicas := pools(b, s)
-			c := newContest(w,
-				tokens(b, s, w.users),
+			c := newContest(b, bench.workload,
+				tokens(b, s, bench.users),
 				resolver(b, s),
 				sticky(primary, replicas, "primary for 100 ms", "sticky-100ms", 100*time.Millisecond),
 				// 2 s: the delay of Rails' database_selector.
@@ -182,13 +206,14 @@ func BenchmarkStaleReads(b *testing.B) {
 					}
 				}
 			}
-			fmt.Printf("# replicas %v behind; %s\n", lag, w.name)
+			fmt.Printf("# replicas %v behind; %d users, each writing every %v\n",
+				bench.lag, bench.users, time.Duration(float64(bench.every)/writes))
 			for i, way := range c.ways {
 				a := &sums[i]
 				onReplica, stale := a.share(a.onReplica), a.share(a.stale)
 				b.ReportMetric(onReplica, way.unit+"-%replica")
 				b.ReportMetric(stale, way.unit+"-%stale")
-				fmt.Printf("# %-21s  %d reads, %5.1f %% on replicas (%.1f to %.1f, %d rounds), %4d stale (%.2f %%), p50 %.2f ms, p99 %.2f ms\n",
+				fmt.Printf("# %-22s %d reads, %5.1f %% on replicas (%.1f to %.1f, %d rounds), %4d stale (%.1f %%), p50 %.1f ms, p99 %.1f ms\n",
 					way.name+":", a.reads, onReplica, slices.Min(shares[i]), slices.Max(shares[i]), len(shares[i]), a.stale, stale, a.quantile(0.5), a.quantile(0.99))
 			}
 		})
@@ -209,8 +234,8 @@ func TestTokenBeatsPeers(t *testing.T) {
 	if os.Getenv("LOADLINE_SLOW") == "" {
 		t.Skip("starts servers and runs for ten seconds; set LOADLINE_SLOW")
 	}
-	s := servers(t, lag, 2*calm.users)
-	all := newContest(calm, tokens(t, s, calm.users), resolver(t, s)).round(t, 2000)
+	s := servers(t, 50*time.Millisecond, 2*calm.users)
+	all := newContest(t, calm, tokens(t, s, calm.users), resolver(t, s)).round(t, 2000)
 	router, peer := &all[0], &all[1]
 	t.Logf("router: %d of %d reads on replicas, %d stale; dbresolver: %d, %d stale", router.onReplica, router.reads, router.stale, peer.onReplica, peer.stale)
 	if router.stale > 0 {

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
+	"gorm.io/gorm/logger"
 	"gorm.io/plugin/dbresolver"
 
 	"github.com/loadlinehq/loadline/causal"
@@ -122,7 +123,7 @@ func tokens(t testing.TB, s *stack.Stack, users int) *way {
 	pool := db.Pool{MaxConns: conns, Queue: users}
 	router, err := db.Open(t.Context(), db.Config{
 		Primary: s.DatabaseURL(), Replicas: s.ReplicaURLs(), PrimaryPool: pool, ReplicaPool: pool,
-		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -165,7 +166,7 @@ func resolver(t testing.TB, s *stack.Stack) *way {
 	for _, url := range s.ReplicaURLs() {
 		replicas = append(replicas, postgres.Open(url))
 	}
-	orm, err := gorm.Open(postgres.Open(s.DatabaseURL()), new(gorm.Config))
+	orm, err := gorm.Open(postgres.Open(s.DatabaseURL()), &gorm.Config{Logger: logger.Discard})
 	if err != nil {
 		t.Fatal(err)
 	}
