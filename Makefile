@@ -5,7 +5,7 @@ ifneq ($(wildcard ../shared/realworld/openapi.yml),)
 export LOADLINE_DATA ?= $(abspath ../shared)
 endif
 
-MODULES := . examples/conduit examples/orm
+MODULES := . bench examples/conduit examples/orm
 TOOLS   := .bin/staticcheck .bin/gofumpt
 
 .PHONY: help up build test check check-all bench tools servers sqlc clean

@@ -1,11 +1,6 @@
 package stack
 
 import (
-	"context"
-	"os"
-	"os/signal"
-	"strconv"
-	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -13,17 +8,7 @@ import (
 
 // The test's own program is the NATS server that it starts.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 7 && os.Args[1] == "nats-server" {
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		port, err := strconv.Atoi(os.Args[3])
-		if err == nil {
-			err = RunNATS(ctx, os.Args[5], port, os.Args[7])
-		}
-		stop()
-		if err != nil {
-			_, _ = os.Stderr.WriteString(err.Error())
-			os.Exit(1)
-		}
+	if ServeNATS() {
 		return
 	}
 	goleak.VerifyTestMain(m)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -53,6 +54,26 @@ func RunNATS(ctx context.Context, dir string, port int, advertise string) error 
 		<-stopped
 		return nil
 	}
+}
+
+// ServeNATS is for programs that are their own [Config.NATSCommand], as tests are:
+// {os.Args[0], "nats-server"}. It reports false, at once, when the program is not run as
+// that; otherwise it runs the server until it is asked to end.
+func ServeNATS() bool {
+	if len(os.Args) < 8 || os.Args[1] != "nats-server" {
+		return false
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	port, err := strconv.Atoi(os.Args[3]) // as startNATS has them
+	if err == nil {
+		err = RunNATS(ctx, os.Args[5], port, os.Args[7])
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	return true
 }
 
 func startNATS(ctx context.Context, launch launcher, command []string, dir string, port int) error {
