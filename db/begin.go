@@ -50,6 +50,7 @@ func (r *Router) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
 	if o.DeferrableMode != "" {
 		begin += " " + string(o.DeferrableMode)
 	}
+	ctx, span := r.span(ctx, "transaction", "")
 	var t *tx
 	var err error
 	if readOnly {
@@ -58,15 +59,18 @@ func (r *Router) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
 		t, err = r.beginWrite(ctx, begin)
 	}
 	if err != nil {
+		span.finish(err)
 		return nil, err
 	}
-	return &openTx{tx: t, begun: ctx}, nil
+	span.served(&t.lease)
+	return &openTx{tx: t, begun: ctx, span: span}, nil
 }
 
 // openTx is a transaction whose end is its user's.
 type openTx struct {
 	*tx
 	begun context.Context // whose session sees the commit
+	span  span
 	end   sync.Once
 }
 
@@ -74,7 +78,10 @@ type openTx struct {
 func (o *openTx) Commit(ctx context.Context) error {
 	err := pgx.ErrTxClosed
 	o.end.Do(func() {
-		defer o.done(ctx)
+		defer func() {
+			o.done(ctx)
+			o.span.finish(err)
+		}()
 		if o.readOnly {
 			err = o.tx.end(ctx)
 			return
@@ -92,6 +99,7 @@ func (o *openTx) Rollback(ctx context.Context) error {
 	err := pgx.ErrTxClosed
 	o.end.Do(func() {
 		o.done(ctx)
+		o.span.finish(nil)
 		err = nil
 	})
 	return err

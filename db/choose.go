@@ -25,6 +25,7 @@ type lease struct {
 	node     *node
 	conn     *pgxpool.Conn
 	timeline uint32
+	why      reason
 	fallback *gate
 	// unproven: the server must first say that it has come to target, over this connection.
 	unproven bool
@@ -203,9 +204,9 @@ func (r *Router) forRead(ctx context.Context, o *callOptions, tried *uint64) (le
 					why = waited
 				}
 				node.chosen[why].Add(1)
-				return lease{node: node, conn: conn, timeline: n.timeline}, nil
+				return lease{node: node, conn: conn, timeline: n.timeline, why: why}, nil
 			case err == nil && node.hidden:
-				return lease{node: node, conn: conn, timeline: n.timeline, unproven: true, target: n.target}, nil
+				return lease{node: node, conn: conn, timeline: n.timeline, why: caughtUp, unproven: true, target: n.target}, nil
 			case err == nil: // the server was restarted since it was asked
 				node.release(conn)
 			case ctx.Err() != nil || errors.Is(err, ErrPoolSaturated):
@@ -252,7 +253,7 @@ func (r *Router) onPrimary(ctx context.Context, c *cluster, why reason) (l lease
 	if c.primary == nil {
 		return lease{}, false, because(ErrNoEligibleNode, nil, "no replica is past what the session has seen, and no server is the primary of timeline %d", c.timeline)
 	}
-	l = lease{node: c.primary, timeline: c.timeline}
+	l = lease{node: c.primary, timeline: c.timeline, why: why}
 	if why == fallback {
 		if err := r.fallback.enter(ctx, c.primary.limits.QueueWait); err != nil {
 			return lease{}, false, err
@@ -310,7 +311,7 @@ func (r *Router) forWrite(ctx context.Context) (lease, error) {
 			if conn, err = c.primary.acquire(ctx); err == nil {
 				if infoOf(conn.Conn()).primaryOf(c.primary.state.Load(), c.timeline) {
 					c.primary.chosen[writes].Add(1)
-					return lease{node: c.primary, conn: conn, timeline: c.timeline}, nil
+					return lease{node: c.primary, conn: conn, timeline: c.timeline, why: writes}, nil
 				}
 				c.primary.release(conn)
 				err = because(ErrNoEligibleNode, nil, "%s is no longer the primary of timeline %d", c.primary.name, c.timeline)

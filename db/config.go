@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/loadlinehq/loadline/causal"
 )
@@ -89,6 +90,9 @@ type Config struct {
 	LostWrite func(LostWrite)
 	// MeterProvider gets the metrics. Default: the global one.
 	MeterProvider metric.MeterProvider
+	// TracerProvider gets spans of calls whose context has one that records. Default: the
+	// global one.
+	TracerProvider trace.TracerProvider
 	// Logger gets what an operator should know. Default slog.Default().
 	Logger *slog.Logger
 }
@@ -131,6 +135,9 @@ func (c Config) withDefaults() Config {
 	def(&c.FallbackShare, DefaultFallbackShare)
 	if c.MeterProvider == nil {
 		c.MeterProvider = otel.GetMeterProvider()
+	}
+	if c.TracerProvider == nil {
+		c.TracerProvider = otel.GetTracerProvider()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

@@ -21,6 +21,8 @@ import (
 // node is one server: its pool, and what is known of it.
 type node struct {
 	name   string // host:port, for people
+	host   string
+	port   int
 	index  int    // in Router.nodes
 	router *Router
 	pool   *pgxpool.Pool
@@ -108,7 +110,7 @@ func newNode(r *Router, dsn string, limits Pool, hidden bool) (*node, error) {
 		r.config.Configure(c)
 	}
 	n := &node{
-		name: fmt.Sprintf("%s:%d", c.ConnConfig.Host, c.ConnConfig.Port), router: r, limits: limits, hidden: hidden,
+		name: fmt.Sprintf("%s:%d", c.ConnConfig.Host, c.ConnConfig.Port), host: c.ConnConfig.Host, port: int(c.ConnConfig.Port), router: r, limits: limits, hidden: hidden,
 		kick:  make(chan struct{}, 1),
 		conns: make(map[*netConn]struct{}),
 	}

@@ -16,12 +16,23 @@ type readRows struct {
 	results pgx.BatchResults // nil when the query went by itself
 	lease   lease
 	cancel  context.CancelFunc
+	span    span
 	primed  bool // the first row, or that there is none, is yet to be told
 	has     bool
 	err     error
 }
 
 func (r *Router) readQuery(ctx context.Context, o *callOptions, sql string, args []any) (*readRows, error) {
+	ctx, span := r.span(ctx, "read", sql)
+	rows, err := r.readTraced(ctx, span, o, sql, args)
+	if err != nil {
+		err = readError(err)
+		span.finish(err)
+	}
+	return rows, err
+}
+
+func (r *Router) readTraced(ctx context.Context, span span, o *callOptions, sql string, args []any) (*readRows, error) {
 	var tried uint64
 	var p patience
 	var l lease
@@ -34,6 +45,7 @@ func (r *Router) readQuery(ctx context.Context, o *callOptions, sql string, args
 			}
 		}
 		rows, n := &readRows{lease: l}, l.node
+		span.served(&l)
 		var bounded context.Context
 		bounded, rows.cancel = n.bounded(ctx, o.timeout)
 		behind, err := rows.send(bounded, o, sql, args)
@@ -49,17 +61,21 @@ func (r *Router) readQuery(ctx context.Context, o *callOptions, sql string, args
 		if err == nil {
 			rows.primed, rows.has = true, rows.Rows.Next()
 			if rows.has {
+				rows.span = span
 				return rows, nil
 			}
 			err = rows.Rows.Err()
 		}
 		broken, late := rows.lease.conn.Conn().IsClosed(), bounded.Err() != nil
+		if err == nil {
+			rows.span = span
+		}
 		rows.finish()
 		if err == nil {
 			return rows, nil
 		}
 		if ctx.Err() != nil || late || !elsewhere(err, broken) || attempts > len(r.nodes) {
-			return nil, readError(err)
+			return nil, err
 		}
 		tried |= 1 << n.index
 		n.suspect()
@@ -135,6 +151,7 @@ func (rows *readRows) finish() {
 	}
 	rows.lease.release()
 	rows.cancel()
+	rows.span.finish(rows.err)
 }
 
 func (rows *readRows) Err() error {
@@ -209,12 +226,16 @@ func (r *Router) readBatch(ctx context.Context, o *callOptions, b *pgx.Batch) pg
 	if err := noTx(b); err != nil {
 		return pgx.FailedBatchResults(b, err)
 	}
+	ctx, span := r.span(ctx, "read", "")
+	span.size(b.Len())
 	var tried uint64
 	l, err := r.forReadProven(ctx, o, &tried)
 	if err != nil {
+		span.finish(err)
 		return pgx.FailedBatchResults(b, err)
 	}
-	results := &readResults{}
+	span.served(&l)
+	results := &readResults{span: span}
 	results.cancel, _, _ = r.try(ctx, o.timeout, &l, func(ctx context.Context, l *lease) (bool, error) {
 		results.BatchResults = l.conn.Conn().SendBatch(ctx, b)
 		return true, nil
@@ -227,6 +248,7 @@ type readResults struct {
 	pgx.BatchResults
 	lease  lease
 	cancel context.CancelFunc
+	span   span
 }
 
 func (b *readResults) Close() error {
@@ -238,5 +260,6 @@ func (b *readResults) Close() error {
 	if err != nil {
 		err = readError(err)
 	}
+	b.span.finish(err)
 	return err
 }

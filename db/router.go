@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/loadlinehq/loadline/causal"
 )
@@ -37,6 +38,7 @@ type Router struct {
 
 	lostWrites atomic.Int64
 	metrics    metric.Registration
+	tracer     trace.Tracer
 
 	mu      sync.Mutex
 	samples samples
@@ -59,6 +61,7 @@ func Open(ctx context.Context, c Config) (*Router, error) {
 	r.write = Handle{r: r, write: true}
 	share := max(1, int(c.FallbackShare*float64(c.PrimaryPool.MaxConns)))
 	r.fallback = newGate("reads in place of a replica", share, c.PrimaryPool.Queue)
+	r.tracer = c.TracerProvider.Tracer(scope)
 	r.closing = make(chan struct{})
 	news := make(chan struct{})
 	r.news.Store(&news)

@@ -39,17 +39,20 @@ func (r *Router) joined(ctx context.Context) *tx {
 // [ErrOutcomeUnknown] when the connection broke while committing; [ErrReadOnly]
 // inside ReadTx; and those of [Handle.Exec]. F is not run again: [Retryable] says if
 // the caller may. F must not keep the transaction, nor end it.
-func (r *Router) InTx(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
+func (r *Router) InTx(ctx context.Context, f func(context.Context, pgx.Tx) error) (err error) {
 	if outer := r.joined(ctx); outer != nil {
 		if outer.readOnly {
 			return &ReadOnlyError{Caller: place()}
 		}
 		return outer.join(ctx, f)
 	}
+	ctx, span := r.span(ctx, "transaction", "")
+	defer func() { span.finish(err) }()
 	t, err := r.beginWrite(ctx, beginSQL)
 	if err != nil {
 		return err
 	}
+	span.served(&t.lease)
 	return t.run(ctx, f, t.commit)
 }
 
@@ -79,7 +82,7 @@ func (r *Router) beginWrite(ctx context.Context, begin string) (*tx, error) {
 
 // ReadTx runs f in a read-only transaction on one server, so that all its reads see
 // the same state, chosen as for [Router.Read]. The context that f gets carries it.
-func (r *Router) ReadTx(ctx context.Context, f func(context.Context, pgx.Tx) error, options ...Option) error {
+func (r *Router) ReadTx(ctx context.Context, f func(context.Context, pgx.Tx) error, options ...Option) (err error) {
 	if outer := r.joined(ctx); outer != nil {
 		if outer.ended {
 			return pgx.ErrTxClosed
@@ -90,10 +93,13 @@ func (r *Router) ReadTx(ctx context.Context, f func(context.Context, pgx.Tx) err
 	for _, option := range options {
 		option(&o)
 	}
+	ctx, span := r.span(ctx, "transaction", "")
+	defer func() { span.finish(err) }()
 	t, err := r.beginRead(ctx, "begin isolation level repeatable read read only", &o)
 	if err != nil {
 		return err
 	}
+	span.served(&t.lease)
 	if err := t.run(ctx, f, t.end); err != nil {
 		return readError(err)
 	}
@@ -249,7 +255,9 @@ func (t *tx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandT
 	if err != nil {
 		return pgconn.CommandTag{}, err
 	}
+	ctx, span := t.r.span(ctx, "statement", sql)
 	tag, err := conn.Exec(ctx, sql, args...)
+	span.finish(err)
 	return tag, t.named(err)
 }
 
@@ -265,7 +273,15 @@ func (t *tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, erro
 	if err != nil {
 		return failedRows{err}, err
 	}
-	return conn.Query(ctx, sql, args...)
+	ctx, span := t.r.span(ctx, "statement", sql)
+	rows, err := conn.Query(ctx, sql, args...)
+	if span.Span == nil {
+		return rows, err
+	}
+	if err != nil {
+		span.finish(err)
+	}
+	return &tracedRows{rows, span}, err
 }
 
 func (t *tx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {

@@ -182,6 +182,8 @@ func (r *Router) writeText(ctx context.Context, o *callOptions, sql string) (tag
 		least++
 	}
 	text = beginSQL + ";\n" + text
+	ctx, span := r.span(ctx, "write", sql)
+	defer func() { span.finish(err) }()
 	l, cancel, err := r.begun(ctx, o.timeout, func(ctx context.Context, l *lease) (bool, error) {
 		results, err := l.conn.Conn().PgConn().Exec(ctx, text).ReadAll()
 		if err != nil {
@@ -215,6 +217,7 @@ func (r *Router) writeText(ctx context.Context, o *callOptions, sql string) (tag
 	if err != nil {
 		return pgconn.CommandTag{}, err
 	}
+	span.served(&l)
 	if lsn == 0 {
 		r.sawSomewhere(ctx, &l)
 	} else {
@@ -249,6 +252,7 @@ type writing struct {
 	lease   lease
 	cancel  context.CancelFunc
 	results pgx.BatchResults
+	span    span
 
 	timeout                time.Duration
 	setting, insert, flush string
@@ -256,9 +260,16 @@ type writing struct {
 }
 
 // send begins a transaction, sends statements in it and has it committed.
-func (r *Router) send(ctx context.Context, o *callOptions, statements []*pgx.QueuedQuery) (*writing, error) {
-	w := &writing{r: r, ctx: ctx, timeout: o.timeout}
-	var err error
+func (r *Router) send(ctx context.Context, o *callOptions, statements []*pgx.QueuedQuery) (w *writing, err error) {
+	sql := ""
+	if len(statements) == 1 {
+		sql = statements[0].SQL
+	}
+	ctx, span := r.span(ctx, "write", sql)
+	if len(statements) > 1 {
+		span.size(len(statements))
+	}
+	w = &writing{r: r, ctx: ctx, timeout: o.timeout, span: span}
 	w.lease, w.cancel, err = r.begun(ctx, o.timeout, func(ctx context.Context, l *lease) (bool, error) {
 		w.results = l.conn.Conn().SendBatch(ctx, w.batch(statements))
 		_, err := w.results.Exec()
@@ -275,8 +286,10 @@ func (r *Router) send(ctx context.Context, o *callOptions, statements []*pgx.Que
 		return refused, err
 	})
 	if err != nil {
+		span.finish(err)
 		return nil, err
 	}
+	span.served(&w.lease)
 	return w, nil
 }
 
@@ -298,16 +311,17 @@ func (w *writing) batch(statements []*pgx.QueuedQuery) *pgx.Batch {
 }
 
 // finish reads on to the commit. It may be called twice.
-func (w *writing) finish() error {
+func (w *writing) finish() (err error) {
 	if w.lease.conn == nil {
 		return nil
 	}
 	defer func() { // also when a function of the batch's panics
 		w.r.abandon(w.ctx, &w.lease)
 		w.cancel()
+		w.span.finish(err)
 	}()
 	var lsn causal.LSN
-	err := w.results.Close()
+	err = w.results.Close()
 	conn := w.lease.conn.Conn()
 	switch {
 	case w.tag.String() == "COMMIT" && err == nil:
