@@ -96,6 +96,45 @@ var forbidden = map[string]map[string]string{
 	},
 	"/examples/conduit/contract": {}, // a test suite
 	"/examples/orm/ormtest":      {}, // likewise
+	"/tenancy": {
+		"testing":             "it would be linked into every program",
+		"github.com":          "it is the standard library's alone, so that everything may import it",
+		"golang.org":          "it is the standard library's alone, so that everything may import it",
+		"go.opentelemetry.io": "it is the standard library's alone, so that everything may import it",
+	},
+	"/events": {
+		"testing":              "it would be linked into every program",
+		module + "/db":         "it knows no database",
+		module + "/internal":   "an application imports it as it is",
+		"github.com/jackc/pgx": "it knows no database; see outbox and inbox",
+		"github.com/nats-io":   "a broker is its driver's",
+		"github.com/redis":     "the cache is another package's",
+	},
+	"/events/natsjs": {
+		"testing":              "it would be linked into every program",
+		module + "/db":         "it knows no database",
+		module + "/internal":   "an application imports it as it is",
+		"github.com/jackc/pgx": "it knows no database; see outbox and inbox",
+		"github.com/redis":     "the cache is another package's",
+		"github.com/nats-io/nats-server/v2/server": "it is a client",
+	},
+	"/events/eventstest": {}, // a test suite
+	"/outbox": {
+		"testing":                     "it would be linked into every program",
+		module + "/db":                "any pgx transaction will do",
+		module + "/internal":          "an application imports it as it is",
+		"github.com/nats-io":          "a broker is its driver's",
+		"github.com/redis":            "the cache is another package's",
+		"github.com/pressly/goose/v3": "migrations are the command's and the application's",
+	},
+	"/inbox": {
+		"testing":                     "it would be linked into every program",
+		module + "/db":                "any pgx transaction will do",
+		module + "/internal":          "an application imports it as it is",
+		"github.com/nats-io":          "a broker is its driver's",
+		"github.com/redis":            "the cache is another package's",
+		"github.com/pressly/goose/v3": "migrations are the command's and the application's",
+	},
 	"/db/sqldb": {
 		"testing":            "it would be linked into every program",
 		module + "/internal": "an application imports it as it is",

@@ -1,0 +1,182 @@
+package events
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Event is an event as a handler gets it.
+type Event[T any] struct {
+	Message
+	// Payload is the value, brought to the handler's version.
+	Payload T
+	// Attempt counts the deliveries to this group, from 1. A broker may count too many, not
+	// too few.
+	Attempt int
+}
+
+// Handle gives each event of a type to f. Its context carries the session with what the
+// writer had seen, the tenant, and the trace; it ends after HandlerTimeout, and when the
+// consumer has been asked to end and DrainTimeout is over. An error, or a panic, is tried
+// again; see [Permanent] and [RetryAfter]. F may be called by several goroutines, for events
+// of a key one after the other.
+func Handle[T any](c *Consumer, t Type[T], f func(ctx context.Context, e Event[T]) error) {
+	c.register(&handler{name: t.name, keyed: t.Keyed(), one: func(ctx context.Context, m *Message, attempt int) error {
+		payload, err := t.decode(m)
+		if err != nil {
+			return err
+		}
+		return f(ctx, Event[T]{*m, payload, attempt})
+	}})
+}
+
+// BatchConfig bounds the batches of [HandleBatch].
+type BatchConfig struct {
+	// Size is the most events in a batch. Default 50, where one transaction for all was
+	// eleven times as fast as one for each.
+	Size int
+	// Wait is how long the first waits for others. Default 50 ms.
+	Wait time.Duration
+}
+
+const (
+	DefaultBatchSize = 50
+	DefaultBatchWait = 50 * time.Millisecond
+	// MaxBatchSize is JetStream's for what may be in flight.
+	MaxBatchSize = 1000
+)
+
+// HandleBatch gives events of a type without keys to f, several at once: one transaction
+// for all of them. When f fails, it gets them one by one, so that the one that fails does
+// not keep the others. The context is as for [Handle], without a tenant: each event has its
+// own, and the session has seen what the writers of all of them had.
+func HandleBatch[T any](c *Consumer, t Type[T], b BatchConfig, f func(ctx context.Context, events []Event[T]) error) {
+	def(&b.Size, DefaultBatchSize)
+	def(&b.Wait, DefaultBatchWait)
+	if t.Keyed() {
+		c.errs = append(c.errs, fmt.Errorf("events: %s is keyed: in each partition one event is handled at a time, so there are no batches", t.name))
+		return
+	}
+	if b.Size < 1 || b.Size > MaxBatchSize || b.Wait < 0 {
+		c.errs = append(c.errs, fmt.Errorf("events: %s: BatchConfig.Size is %d, not between 1 and %d, or Wait (%v) less than nothing", t.name, b.Size, MaxBatchSize, b.Wait))
+		return
+	}
+	all := func(ctx context.Context, ms []*Message, attempts []int) error {
+		events := make([]Event[T], len(ms))
+		for i, m := range ms {
+			payload, err := t.decode(m)
+			if err != nil {
+				return err
+			}
+			events[i] = Event[T]{*m, payload, attempts[i]}
+		}
+		return f(ctx, events)
+	}
+	c.register(&handler{
+		name: t.name, batch: &batch{size: b.Size, wait: b.Wait, all: all},
+		one: func(ctx context.Context, m *Message, attempt int) error {
+			return all(ctx, []*Message{m}, []int{attempt})
+		},
+	})
+}
+
+type batch struct {
+	size int
+	wait time.Duration
+	all  func(ctx context.Context, ms []*Message, attempts []int) error
+}
+
+// batchRunner collects deliveries and handles them together.
+type batchRunner struct {
+	c        *Consumer
+	h        *handler
+	incoming chan Delivery
+	once     sync.Once
+}
+
+func newBatchRunner(c *Consumer, h *handler) *batchRunner {
+	return &batchRunner{c: c, h: h, incoming: make(chan Delivery)}
+}
+
+func (b *batchRunner) add(d Delivery) { b.incoming <- d }
+
+// close ends run after what has been added.
+func (b *batchRunner) close() { b.once.Do(func() { close(b.incoming) }) }
+
+func (b *batchRunner) run(ctx context.Context) {
+	for first := range b.incoming {
+		deliveries := []Delivery{first}
+		timer := time.NewTimer(b.h.batch.wait)
+	collect:
+		for len(deliveries) < b.h.batch.size {
+			select {
+			case d, open := <-b.incoming:
+				if !open {
+					break collect
+				}
+				deliveries = append(deliveries, d)
+			case <-timer.C:
+				break collect
+			}
+		}
+		timer.Stop()
+		b.handle(ctx, deliveries)
+	}
+}
+
+func (b *batchRunner) handle(ctx context.Context, deliveries []Delivery) {
+	began := time.Now()
+	stop := b.c.keepAlive(ctx, deliveries...)
+	defer stop()
+	var good []Delivery
+	var messages []*Message
+	var attempts []int
+	for _, d := range deliveries {
+		m, err := b.c.understand(d)
+		if err != nil {
+			b.c.settle(ctx, d, &m, err, time.Since(began))
+			continue
+		}
+		good, messages, attempts = append(good, d), append(messages, &m), append(attempts, d.Attempt())
+	}
+	if len(good) == 0 {
+		return
+	}
+	err := b.call(ctx, messages, attempts)
+	for i, d := range good {
+		each := err
+		if err != nil && len(good) > 1 {
+			each = b.c.call(ctx, messages[i], attempts[i]) // one by one
+		}
+		b.c.settle(ctx, d, messages[i], each, time.Since(began))
+	}
+}
+
+func (b *batchRunner) call(ctx context.Context, messages []*Message, attempts []int) (err error) {
+	seen := Message{}
+	var links []trace.Link
+	for _, m := range messages {
+		seen.Token = seen.Token.Merge(m.Token)
+		if writer := m.traced(); writer.IsValid() && len(links) < 32 {
+			links = append(links, trace.Link{SpanContext: writer})
+		}
+	}
+	ctx, cancel := context.WithTimeout(seen.context(ctx), b.c.c.HandlerTimeout)
+	defer cancel()
+	ctx, span := b.c.tracer.Start(ctx, "process "+b.h.name, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links...),
+		trace.WithAttributes(attribute.Int("messaging.batch.message_count", len(messages)), attribute.String("messaging.consumer.group.name", b.c.c.Group)))
+	defer span.End()
+	defer func() {
+		if v := recover(); v != nil {
+			err = errors.Join(err, fmt.Errorf("events: the handler panicked: %v\n%s", v, debug.Stack()))
+		}
+	}()
+	return b.h.batch.all(ctx, messages, attempts)
+}

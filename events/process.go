@@ -1,0 +1,163 @@
+package events
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/loadlinehq/loadline/causal"
+	"github.com/loadlinehq/loadline/tenancy"
+)
+
+// traceParentAge is how old an event may be to be handled in its writer's trace. A replay
+// days later has its own, with a link: a guess at what a trace's reader expects.
+const traceParentAge = time.Hour
+
+// process handles one delivery and settles it.
+func (c *Consumer) process(ctx context.Context, d Delivery) {
+	began := time.Now()
+	m, err := c.understand(d)
+	if err == nil {
+		stop := c.keepAlive(ctx, d)
+		err = c.call(ctx, &m, d.Attempt())
+		stop()
+	}
+	c.settle(ctx, d, &m, err, time.Since(began))
+}
+
+// understand decodes a delivery, and refuses one that no attempt can help.
+func (c *Consumer) understand(d Delivery) (Message, error) {
+	m, err := Decode(d.Raw())
+	if err != nil {
+		return m, &deadError{ReasonUndecodable, err}
+	}
+	if c.handlers[m.Type] == nil {
+		return m, &deadError{ReasonUndecodable, fmt.Errorf("events: %s has no handler here", m.Type)}
+	}
+	if n := d.Attempt(); n > c.c.MaxDeliveries {
+		return m, &deadError{ReasonFailed, fmt.Errorf("events: it was delivered %d times and never settled: its handler may end the process", n-1)}
+	}
+	return m, nil
+}
+
+// keepAlive gives signs of life for a delivery until the function that it returns is
+// called, or the time that a handler has is over.
+func (c *Consumer) keepAlive(ctx context.Context, deliveries ...Delivery) (stop func()) {
+	ctx, cancel := context.WithTimeout(ctx, c.c.HandlerTimeout)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(c.c.AckWait / 3)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				for _, d := range deliveries {
+					if err := d.Extend(ctx); err != nil && ctx.Err() == nil {
+						c.c.Logger.WarnContext(ctx, "events: a handler that runs long could not say so; its event may be given to another", "type", d.Raw().Type, "id", d.Raw().ID, "error", err)
+					}
+				}
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
+// call runs the handler of a message, with what its context must have. A panic is an
+// error.
+func (c *Consumer) call(ctx context.Context, m *Message, attempt int) (err error) {
+	ctx, cancel := context.WithTimeout(m.context(ctx), c.c.HandlerTimeout)
+	defer cancel()
+	ctx, span := c.span(ctx, m)
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("events: the handler panicked: %v\n%s", v, debug.Stack())
+		}
+		if err != nil {
+			span.SetStatus(codes.Error, err.Error())
+		}
+		span.End()
+	}()
+	return c.handlers[m.Type].one(ctx, m, attempt)
+}
+
+// context has the message's tenant, and what its writer had seen.
+func (m *Message) context(ctx context.Context) context.Context {
+	ctx = causal.WithSession(ctx, causal.NewSession(m.Token))
+	if m.Tenant != "" {
+		if with, err := tenancy.With(ctx, m.Tenant); err == nil { // it was checked
+			ctx = with
+		}
+	}
+	return ctx
+}
+
+func (m *Message) traced() trace.SpanContext {
+	carrier := propagation.MapCarrier{"traceparent": m.TraceParent, "tracestate": m.TraceState}
+	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), carrier))
+}
+
+func (c *Consumer) span(ctx context.Context, m *Message) (context.Context, trace.Span) {
+	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
+		attribute.String("messaging.operation.type", "process"), attribute.String("messaging.destination.name", m.Type),
+		attribute.String("messaging.message.id", m.ID), attribute.String("messaging.consumer.group.name", c.c.Group))}
+	if writer := m.traced(); writer.IsValid() {
+		if time.Since(m.Time) < traceParentAge {
+			ctx = trace.ContextWithRemoteSpanContext(ctx, writer)
+		} else {
+			options = append(options, trace.WithNewRoot(), trace.WithLinks(trace.Link{SpanContext: writer}))
+		}
+	}
+	return c.tracer.Start(ctx, "process "+m.Type, options...)
+}
+
+// settle says what becomes of a delivery. What cannot be said is delivered again.
+func (c *Consumer) settle(ctx context.Context, d Delivery, m *Message, err error, took time.Duration) {
+	ended := ctx.Err() != nil // it was not the handler's fault
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	log := c.c.Logger.With("type", d.Raw().Type, "id", d.Raw().ID, "group", c.c.Group, "attempt", d.Attempt())
+	outcome := outcomeDone
+	var settled error
+	dead, isDead := errors.AsType[*deadError](err)
+	switch {
+	case err == nil:
+		settled = d.Ack(ctx)
+	case ended:
+		outcome = outcomeRetried
+		settled = d.Retry(ctx, 0)
+	case isDead, d.Attempt() >= c.c.MaxDeliveries:
+		outcome = outcomeDead
+		reason := ReasonFailed
+		if isDead {
+			reason = dead.reason
+		}
+		log.Log(ctx, slog.LevelError, "events: to the dead letters", "reason", string(reason), "error", err)
+		settled = d.Dead(ctx, DeadLetter{Reason: reason, Error: err.Error(), Attempts: d.Attempt(), Group: c.c.Group, Handler: c.c.Version, Time: time.Now()})
+	default:
+		outcome = outcomeRetried
+		delay := c.c.RetryDelay(d.Attempt())
+		if asked, ok := errors.AsType[*retryError](err); ok {
+			delay = asked.after
+		}
+		log.Log(ctx, slog.LevelWarn, "events: a handler failed; it is tried again", "after", delay, "error", err)
+		settled = d.Retry(ctx, delay)
+	}
+	if settled != nil {
+		log.Log(ctx, slog.LevelWarn, "events: what became of an event could not be said; it will be delivered again", "outcome", outcome, "error", settled)
+	}
+	c.metrics.handled(ctx, d.Raw().Type, outcome, took, m.Time)
+}
