@@ -64,9 +64,9 @@ func BenchmarkRead(b *testing.B) {
 	time.Sleep(time.Second)
 	var n int
 	const sql = "SELECT n FROM t WHERE id = $1"
-	compare(b, "routed read / the same on pgxpool", 60,
+	compare(b, "routed read / the same on pgxpool", 240,
 		func() error { return raw.QueryRow(ctx, sql, 1).Scan(&n) },
-		func() error { return router.Read(ctx).QueryRow(ctx, sql, 1).Scan(&n) }, 500)
+		func() error { return router.Read(ctx).QueryRow(ctx, sql, 1).Scan(&n) }, 100)
 }
 
 // far is the address of a server that is two milliseconds away, there and back.

@@ -23,7 +23,7 @@ type node struct {
 	name   string // host:port, for people
 	host   string
 	port   int
-	index  int    // in Router.nodes
+	index  int // in Router.nodes
 	router *Router
 	pool   *pgxpool.Pool
 	gate   *gate

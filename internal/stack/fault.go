@@ -2,7 +2,6 @@ package stack
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -111,77 +110,6 @@ func (f Fault) String() string {
 	add("sessions", f.Sessions, f.Sessions != 0)
 	add("for", f.For, f.For != 0)
 	return text
-}
-
-// kind is what is known of a [FaultKind].
-type kind struct {
-	FaultKind
-	roles []string // of the services that it can be added to
-	takes []string // the fields it may have, by the names of flags
-	needs []string // those it must have
-	does  string
-	undo  string // what removing does; %s is the service
-}
-
-var (
-	anyRole  = []string{"primary", "replica", "redis", "nats", "app"}
-	pgRoles  = []string{"primary", "replica"}
-	replicas = []string{"replica"}
-)
-
-var kinds = []kind{
-	{FaultKill, anyRole, nil, nil, "kill -9 all its processes", "start %s again"},
-	{FaultPause, anyRole, nil, nil, "SIGSTOP all its processes: connections stay open and nothing answers", "let %s's processes go on"},
-	{FaultRestart, anyRole, nil, nil, "stop it in order, if it runs, and start it again; over when it is ready", "start %s if it does not run"},
-	{FaultLatency, anyRole, []string{"delay", "jitter", "direction"}, []string{"delay"}, "delay what its clients send and receive", "take the delay out of %s's proxy"},
-	{FaultBandwidth, anyRole, []string{"rate", "direction"}, []string{"rate"}, "limit the bytes per second of all its clients together", "take the limit out of %s's proxy"},
-	{FaultStall, anyRole, nil, nil, "accept connections and pass nothing on", "let %s's proxy pass on what it holds"},
-	{FaultCut, anyRole, []string{"direction"}, []string{"direction"}, "pass nothing on in one direction", "let %s's proxy pass on what it holds"},
-	{FaultReset, anyRole, nil, nil, "reset its connections, and new ones", "let %s's proxy serve new connections"},
-	{FaultRefuse, anyRole, nil, nil, "refuse new connections; open ones go on", "let %s's proxy listen again"},
-	{FaultLag, replicas, []string{"delay"}, []string{"delay"}, "apply commits that much later than the primary (recovery_min_apply_delay)", "take recovery_min_apply_delay from %s's settings"},
-	{FaultReplayPause, replicas, nil, nil, "receive WAL and replay none", "resume %s's replay"},
-	{FaultStreamCut, replicas, nil, nil, "receive no WAL", "give %s its primary_conninfo back"},
-	{FaultPromote, replicas, nil, nil, "kill -9 the primary and promote this replica; the others follow it", "make the old primary a replica of the new one, and restart the application's instances"},
-	{FaultExhaust, pgRoles, []string{"sessions"}, nil, "hold its free connections by sessions that idle in a transaction", "end the sessions on %s"},
-	{FaultDiskFull, []string{"primary", "replica", "redis", "nats"}, nil, nil, "restart it on a small file system in memory, and fill that (Linux, as root)", "copy %s's data back to the disk, and restart it there"},
-}
-
-func findKind(name FaultKind) (kind, bool) {
-	i := slices.IndexFunc(kinds, func(k kind) bool { return k.FaultKind == name })
-	if i < 0 {
-		return kind{}, false
-	}
-	return kinds[i], true
-}
-
-// FaultHelp describes a kind of fault.
-type FaultHelp struct {
-	Kind     FaultKind
-	Services string // to which it can be added
-	Flags    string
-	Does     string
-}
-
-// FaultKinds describes all kinds, in a fixed order.
-func FaultKinds() []FaultHelp {
-	var all []FaultHelp
-	for _, k := range kinds {
-		help := FaultHelp{Kind: k.FaultKind, Services: strings.Join(k.roles, ", "), Does: k.does}
-		if len(k.roles) == len(anyRole) {
-			help.Services = "any"
-		}
-		var flags []string
-		for _, flag := range k.takes {
-			if flag = "--" + flag; !slices.Contains(k.needs, flag[2:]) {
-				flag = "[" + flag + "]"
-			}
-			flags = append(flags, flag)
-		}
-		help.Flags = strings.Join(flags, " ")
-		all = append(all, help)
-	}
-	return all
 }
 
 // Validate reports everything that is wrong with the fault itself; whether there is
@@ -544,85 +472,4 @@ func (s *Stack) holder(c *child) *ActiveFault {
 		}
 	}
 	return nil
-}
-
-// faultJSON is a fault in files and answers; durations are as Go writes them.
-type faultJSON struct {
-	ID             string               `json:"id,omitempty"`
-	Service        string               `json:"service"`
-	Kind           FaultKind            `json:"kind"`
-	Delay          string               `json:"delay,omitempty"`
-	Jitter         string               `json:"jitter,omitempty"`
-	BytesPerSecond int64                `json:"bytes_per_second,omitempty"`
-	Direction      faultproxy.Direction `json:"direction,omitempty"`
-	Sessions       int                  `json:"sessions,omitempty"`
-	For            string               `json:"for,omitempty"`
-	Phase          FaultPhase           `json:"phase,omitempty"`
-	Since          time.Time            `json:"since,omitzero"`
-	Until          time.Time            `json:"until,omitzero"`
-	Undo           string               `json:"undo,omitempty"`
-	Problem        string               `json:"problem,omitempty"`
-	Was            string               `json:"was,omitempty"`
-	Promoting      bool                 `json:"promoting,omitempty"`
-}
-
-func (f Fault) MarshalJSON() ([]byte, error) { return json.Marshal(f.json()) }
-
-func (f Fault) json() faultJSON {
-	duration := func(d time.Duration) string {
-		if d == 0 {
-			return ""
-		}
-		return d.String()
-	}
-	return faultJSON{
-		Service: f.Service, Kind: f.Kind, Delay: duration(f.Delay), Jitter: duration(f.Jitter),
-		BytesPerSecond: f.BytesPerSecond, Direction: f.Direction, Sessions: f.Sessions, For: duration(f.For),
-	}
-}
-
-func (f *Fault) UnmarshalJSON(data []byte) error {
-	var in faultJSON
-	if err := json.Unmarshal(data, &in); err != nil {
-		return err
-	}
-	return f.fromJSON(in)
-}
-
-func (f *Fault) fromJSON(in faultJSON) error {
-	var errs []error
-	duration := func(name, text string) time.Duration {
-		if text == "" {
-			return 0
-		}
-		d, err := time.ParseDuration(text)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", name, err))
-		}
-		return d
-	}
-	*f = Fault{
-		Service: in.Service, Kind: in.Kind, Delay: duration("delay", in.Delay), Jitter: duration("jitter", in.Jitter),
-		BytesPerSecond: in.BytesPerSecond, Direction: in.Direction, Sessions: in.Sessions, For: duration("for", in.For),
-	}
-	return errors.Join(errs...)
-}
-
-func (f ActiveFault) MarshalJSON() ([]byte, error) {
-	out := f.Fault.json()
-	out.ID, out.Phase, out.Since, out.Until = f.ID, f.Phase, f.Since, f.Until
-	out.Undo, out.Problem, out.Was, out.Promoting = f.Undo, f.Problem, f.Was, f.Promoting
-	return json.Marshal(out)
-}
-
-func (f *ActiveFault) UnmarshalJSON(data []byte) error {
-	var in faultJSON
-	if err := json.Unmarshal(data, &in); err != nil {
-		return err
-	}
-	*f = ActiveFault{
-		ID: in.ID, Phase: in.Phase, Since: in.Since, Until: in.Until,
-		Undo: in.Undo, Problem: in.Problem, Was: in.Was, Promoting: in.Promoting,
-	}
-	return f.Fault.fromJSON(in)
 }
