@@ -223,7 +223,12 @@ func (c *Consumer) Run(ctx context.Context) error {
 			s.Filters = append(s.Filters, Filter{name, -1})
 		}
 		subscribe(s, func(d Delivery) {
-			places <- struct{}{}
+			select {
+			case places <- struct{}{}:
+			case <-pulling.Done(): // for another member
+				c.giveBack(handling, d)
+				return
+			}
 			busy.Go(func() {
 				defer func() { <-places }()
 				c.process(handling, d)
@@ -254,6 +259,15 @@ func (c *Consumer) Run(ctx context.Context) error {
 		return context.Cause(pulling)
 	}
 	return nil
+}
+
+// giveBack gives a delivery to whoever asks next.
+func (c *Consumer) giveBack(ctx context.Context, d Delivery) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	if err := d.Retry(ctx, 0); err != nil {
+		c.c.Logger.WarnContext(ctx, "events: an event that was not begun could not be given back; another gets it after AckWait", "type", d.Raw().Type, "id", d.Raw().ID, "error", err)
+	}
 }
 
 func (c *Consumer) types() (single, keyed []string) {
