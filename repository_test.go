@@ -71,6 +71,14 @@ var forbidden = map[string]map[string]string{
 		"github.com/jackc/pgx/v5":     "what a value means is for its package to say",
 		"github.com/pressly/goose/v3": "what a value means is for its package to say",
 	},
+	"/internal/migrate": {
+		"testing":                  "it would be linked into the command",
+		module + "/internal/stack": "it knows a connection string alone",
+		module + "/cmd":            "commands are imported by nobody",
+		module + "/examples":       "examples are imported by nobody",
+		module + "/inbox":          "packages hand it their migrations",
+		module + "/outbox":         "packages hand it their migrations",
+	},
 	"/internal/invalid": {
 		"testing":                   "it would be linked into every program",
 		"github.com/goccy/go-yaml":  "it is what keeps packages apart from the file's format",

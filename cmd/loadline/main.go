@@ -17,13 +17,14 @@ import (
 )
 
 type cli struct {
-	Up     upCmd     `cmd:"" help:"Start the stack and an application on it; Ctrl-C stops all of it."`
-	Down   downCmd   `cmd:"" help:"Stop a running stack, or what is left of one that was killed."`
-	Status statusCmd `cmd:"" help:"Show what runs, where, and how far the replicas are behind."`
-	Logs   logsCmd   `cmd:"" help:"Print the logs of one service, or of all."`
-	Psql   psqlCmd   `cmd:"" help:"Open psql on the primary, or on a replica."`
-	Fault  faultCmd  `cmd:"" help:"Break something on purpose, and undo it."`
-	Config configCmd `cmd:"" help:"Show or check the configuration."`
+	Up      upCmd      `cmd:"" help:"Start the stack and an application on it; Ctrl-C stops all of it."`
+	Down    downCmd    `cmd:"" help:"Stop a running stack, or what is left of one that was killed."`
+	Status  statusCmd  `cmd:"" help:"Show what runs, where, and how far the replicas are behind."`
+	Logs    logsCmd    `cmd:"" help:"Print the logs of one service, or of all."`
+	Psql    psqlCmd    `cmd:"" help:"Open psql on the primary, or on a replica."`
+	Fault   faultCmd   `cmd:"" help:"Break something on purpose, and undo it."`
+	Config  configCmd  `cmd:"" help:"Show or check the configuration."`
+	Migrate migrateCmd `cmd:"" help:"Make the tables of the packages that need some, in the schema loadline."`
 
 	NATSServer natsServerCmd `cmd:"" name:"nats-server" hidden:""`
 	TestStack  testStackCmd  `cmd:"" name:"test-stack" hidden:""`

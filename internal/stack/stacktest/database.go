@@ -67,9 +67,9 @@ func asSuperuser(ctx context.Context, addr string, do func(*pgx.Conn) error) err
 	return do(conn)
 }
 
-func createDatabase(ctx context.Context, servers shared.Servers, name string, migrations fs.FS) error {
+func createDatabase(ctx context.Context, servers shared.Servers, name string, migrations []fs.FS) error {
 	template := "template1"
-	if migrations != nil {
+	if len(migrations) > 0 {
 		var err error
 		if template, err = migratedTemplate(ctx, servers, migrations); err != nil {
 			return err
@@ -108,8 +108,8 @@ func waitForDatabase(ctx context.Context, addr, name string) error {
 // migratedTemplate returns the name of a template that the migrations have been
 // applied to, and makes it when it is not there. The name holds the migrations'
 // hash; processes that need it at the same time wait for the first.
-func migratedTemplate(ctx context.Context, servers shared.Servers, migrations fs.FS) (string, error) {
-	hash, err := hashFiles(migrations)
+func migratedTemplate(ctx context.Context, servers shared.Servers, migrations []fs.FS) (string, error) {
+	hash, err := hashFiles(migrations...)
 	if err != nil {
 		return "", fmt.Errorf("migrations: %w", err)
 	}
@@ -140,39 +140,46 @@ func migratedTemplate(ctx context.Context, servers shared.Servers, migrations fs
 	return name, err
 }
 
-func migrate(ctx context.Context, url string, migrations fs.FS) error {
+func migrate(ctx context.Context, url string, migrations []fs.FS) error {
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
 		return err
 	}
 	db := stdlib.OpenDB(*config)
 	defer db.Close()
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations)
-	if err != nil {
-		return fmt.Errorf("migrations: %w", err)
-	}
-	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("migrations: %w", err)
+	for i, files := range migrations {
+		provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithTableName(fmt.Sprintf("goose_db_version_%d", i)))
+		if err != nil {
+			return fmt.Errorf("migrations: %w", err)
+		}
+		if _, err := provider.Up(ctx); err != nil {
+			return fmt.Errorf("migrations: %w", err)
+		}
 	}
 	return nil
 }
 
-func hashFiles(files fs.FS) (string, error) {
+func hashFiles(sets ...fs.FS) (string, error) {
 	hash := sha256.New()
-	err := fs.WalkDir(files, ".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
+	for _, files := range sets {
+		err := fs.WalkDir(files, ".", func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			f, err := files.Open(path)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			fmt.Fprintf(hash, "%s\n", path)
+			_, err = io.Copy(hash, f)
 			return err
-		}
-		f, err := files.Open(path)
+		})
 		if err != nil {
-			return err
+			return "", err
 		}
-		defer f.Close()
-		fmt.Fprintf(hash, "%s\n", path)
-		_, err = io.Copy(hash, f)
-		return err
-	})
-	return hex.EncodeToString(hash.Sum(nil)[:8]), err
+	}
+	return hex.EncodeToString(hash.Sum(nil)[:8]), nil
 }
 
 func shortHash(text string) string {

@@ -47,16 +47,16 @@ type Set struct {
 }
 
 type config struct {
-	migrations fs.FS
+	migrations []fs.FS
 }
 
 // Option changes what a test gets.
 type Option func(*config)
 
-// Migrated fills the database by goose migrations. They run once, into a template
-// that the test's database is a copy of.
-func Migrated(migrations fs.FS) Option {
-	return func(c *config) { c.migrations = migrations }
+// Migrated fills the database by goose migrations, each set with versions of its own.
+// They run once, into a template that the test's database is a copy of.
+func Migrated(migrations ...fs.FS) Option {
+	return func(c *config) { c.migrations = append(c.migrations, migrations...) }
 }
 
 // New returns a share of all servers.
