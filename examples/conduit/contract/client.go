@@ -40,8 +40,10 @@ type call struct {
 	body any
 	// forgetful keeps from the call what the suite has seen.
 	forgetful bool
-	// undocumented marks a call that the OpenAPI file does not know.
+	// undocumented marks a call that the OpenAPI file does not know; additional one that
+	// additions.yml knows.
 	undocumented bool
+	additional   bool
 }
 
 // answer is what came back for a call.
@@ -98,7 +100,11 @@ func (s *suite) send(ctx context.Context, c call) (*answer, error) {
 	if got.body, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer)); err != nil {
 		return nil, fmt.Errorf("read the answer: %w", err)
 	}
-	if !c.undocumented {
+	switch {
+	case c.undocumented:
+	case c.additional:
+		got.fault = s.more.check(c.method, c.target, got.status, got.header, got.body)
+	default:
 		got.fault = s.spec.check(c.method, c.target, got.status, got.header, got.body)
 	}
 	return got, nil

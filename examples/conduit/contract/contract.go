@@ -66,6 +66,7 @@ func Run(t *testing.T, target Target) {
 			{"input", s.testInput},
 			{"http", s.testHTTP},
 			{"sessions", s.testSessions},
+			{"additions", s.testAdditions},
 			{"concurrency", s.testConcurrency},
 		} {
 			t.Run(group.name, func(t *testing.T) {
@@ -79,6 +80,9 @@ func Run(t *testing.T, target Target) {
 		if missing := s.spec.unseen(neverSeen); len(missing) > 0 {
 			t.Errorf("documented in openapi.yml, but never seen:\n  %s", strings.Join(missing, "\n  "))
 		}
+		if missing := s.more.unseen(nil); len(missing) > 0 {
+			t.Errorf("documented in additions.yml, but never seen:\n  %s", strings.Join(missing, "\n  "))
+		}
 	})
 }
 
@@ -87,6 +91,7 @@ type suite struct {
 	target Target
 	http   *http.Client
 	spec   *spec
+	more   *spec // of what Conduit has beside it
 	turn   atomic.Uint64
 	seen   seen
 
@@ -108,7 +113,11 @@ func newSuite(t *testing.T, target Target) *suite {
 	if len(target.URLs) == 0 {
 		t.Fatal("contract: Target.URLs is empty")
 	}
-	spec, err := newSpec()
+	spec, err := newSpec(openapi)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := newSpec(additions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,6 +129,7 @@ func newSuite(t *testing.T, target Target) *suite {
 		target: target,
 		http:   &http.Client{Transport: transport},
 		spec:   spec,
+		more:   more,
 		run:    strings.ToLower(rand.Text()[:8]),
 	}
 	s.anyone = actor{suite: s}

@@ -100,7 +100,7 @@ func answerWith(status int, contentType, body string) http.Handler {
 
 func TestCoverage(t *testing.T) {
 	t.Parallel()
-	s, err := newSpec()
+	s, err := newSpec(openapi)
 	if err != nil {
 		t.Fatal(err)
 	}

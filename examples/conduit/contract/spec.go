@@ -23,6 +23,9 @@ import (
 //go:embed openapi.yml
 var openapi []byte
 
+//go:embed additions.yml
+var additions []byte
+
 // contentType is what every answer with a body must say. The OpenAPI file asks
 // for application/json, the prose of the RealWorld project for the charset too.
 const contentType = "application/json; charset=utf-8"
@@ -39,18 +42,18 @@ type spec struct {
 	seen map[string]map[int]bool
 }
 
-func newSpec() (*spec, error) {
-	doc, err := libopenapi.NewDocument(openapi)
+func newSpec(file []byte) (*spec, error) {
+	doc, err := libopenapi.NewDocument(file)
 	if err != nil {
-		return nil, fmt.Errorf("contract: parse openapi.yml: %w", err)
+		return nil, fmt.Errorf("contract: parse the OpenAPI file: %w", err)
 	}
 	model, err := doc.BuildV3Model()
 	if err != nil {
-		return nil, fmt.Errorf("contract: build the model of openapi.yml: %w", err)
+		return nil, fmt.Errorf("contract: build the model of the OpenAPI file: %w", err)
 	}
 	server, err := url.Parse(model.Model.Servers[0].URL)
 	if err != nil {
-		return nil, fmt.Errorf("contract: server of openapi.yml: %w", err)
+		return nil, fmt.Errorf("contract: server of the OpenAPI file: %w", err)
 	}
 
 	documented := make(map[string][]int)
@@ -93,7 +96,7 @@ func (s *spec) check(method, target string, status int, header http.Header, body
 	request := &http.Request{Method: method, URL: u, Host: u.Host, Header: http.Header{}}
 	route, err := s.router.FindRoute(request)
 	if err != nil {
-		return fmt.Errorf("openapi.yml has no operation for %s %s: %w", method, target, err)
+		return fmt.Errorf("the OpenAPI file has no operation for %s %s: %w", method, target, err)
 	}
 	s.note(method+" "+route.Path, status)
 

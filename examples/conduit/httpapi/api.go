@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
+	"time"
 
 	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/examples/conduit"
@@ -40,6 +41,11 @@ type Store interface {
 
 	// Marks returns what the viewer thinks of the articles and users.
 	Marks(ctx context.Context, viewer int64, articles, users []int64) (conduit.Marks, error)
+
+	Notifications(ctx context.Context, user, before int64, limit int) (conduit.Notifications, error)
+	MarkRead(ctx context.Context, user, upTo int64) error
+	Views(ctx context.Context, slug string) (int64, error)
+	PopularTags(ctx context.Context, since time.Time, name string, limit int) ([]conduit.PopularTag, error)
 }
 
 // Config holds what the API is made of. All fields but Sessions are required.
@@ -50,6 +56,8 @@ type Config struct {
 	Health      *Health
 	Logger      *slog.Logger
 	CORSOrigins []string // of browser front ends; "*" allows all
+	// Viewed has a view of an article counted.
+	Viewed func(ctx context.Context, article int64) error
 	// Sessions give each request what its client has seen, so that a Store with
 	// replicas does not show it the past. Their principal is Principal.
 	Sessions *causal.HTTP
@@ -59,12 +67,13 @@ type api struct {
 	store     Store
 	passwords *auth.Hasher
 	tokens    *auth.Tokens
+	viewed    func(ctx context.Context, article int64) error
 	log       *slog.Logger
 }
 
 // New returns the handler of the whole server: the API and the health checks.
 func New(c Config) http.Handler {
-	a := &api{store: c.Store, passwords: c.Passwords, tokens: c.Tokens, log: c.Logger}
+	a := &api{store: c.Store, passwords: c.Passwords, tokens: c.Tokens, viewed: c.Viewed, log: c.Logger}
 
 	mux := http.NewServeMux()
 	for pattern, m := range map[string]methods{
@@ -90,6 +99,11 @@ func New(c Config) http.Handler {
 		"/api/articles/{slug}/comments/{id}": {"DELETE": a.required(a.deleteComment)},
 
 		"/api/tags": {"GET": a.listTags},
+
+		"/api/notifications":         {"GET": a.required(a.listNotifications)},
+		"/api/notifications/read":    {"PUT": a.required(a.markRead)},
+		"/api/articles/{slug}/views": {"GET": a.getViews},
+		"/api/tags/popular":          {"GET": a.popularTags},
 
 		"/healthz": {"GET": c.Health.live},
 		"/readyz":  {"GET": c.Health.ready},

@@ -125,6 +125,7 @@ func newServer(t *testing.T, store httpapi.Store) server {
 			Logger:      slog.New(slog.NewTextHandler(&log, nil)),
 			CORSOrigins: []string{"*"},
 			Sessions:    sessions,
+			Viewed:      func(context.Context, int64) error { return nil },
 		}),
 		token:  "Token " + token,
 		log:    &log,

@@ -8,6 +8,9 @@ import (
 
 func (a *api) getArticle(w http.ResponseWriter, r *http.Request, viewer int64) error {
 	article, err := a.store.Article(r.Context(), pathText(r, "slug"))
+	if err == nil {
+		a.countView(r.Context(), r, article.ID)
+	}
 	return a.writeArticle(w, r, http.StatusOK, viewer, article, err)
 }
 

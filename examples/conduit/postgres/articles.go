@@ -38,8 +38,10 @@ func (s *Store) CreateArticle(ctx context.Context, author int64, d conduit.Draft
 				return err
 			}
 		}
-		created, err = articleByID(ctx, q, id)
-		return err
+		if created, err = articleByID(ctx, q, id); err != nil {
+			return err
+		}
+		return s.record(ctx, conduit.ArticlePublished{ArticleID: id, AuthorID: author, Tags: d.TagList})
 	})
 	return created, domainError("create article", err, nil)
 }
@@ -140,13 +142,22 @@ func (s *Store) DeleteArticle(ctx context.Context, author int64, slug string) er
 // Favorite adds the article to the viewer's favourites, once or again. It
 // returns ErrArticleNotFound or ErrNoViewer.
 func (s *Store) Favorite(ctx context.Context, viewer int64, slug string) (conduit.Article, error) {
-	q := s.write(ctx)
-	id, err := q.Favorite(ctx, sqlc.FavoriteParams{Slug: slug, UserID: viewer})
-	if err != nil {
-		return conduit.Article{}, domainError("favorite", err, conduit.ErrArticleNotFound)
-	}
-	a, err := articleByID(ctx, q, id)
-	return a, domainError("favorite", err, conduit.ErrArticleNotFound)
+	var favorite conduit.Article
+	err := s.db.InTx(ctx, func(ctx context.Context) error {
+		q := s.write(ctx)
+		found, err := q.Favorite(ctx, sqlc.FavoriteParams{Slug: slug, UserID: viewer})
+		if err != nil {
+			return err
+		}
+		if found.Added {
+			if err := s.record(ctx, conduit.ArticleFavorited{ArticleID: found.ID, UserID: viewer}); err != nil {
+				return err
+			}
+		}
+		favorite, err = articleByID(ctx, q, found.ID)
+		return err
+	})
+	return favorite, domainError("favorite", err, conduit.ErrArticleNotFound)
 }
 
 // Unfavorite removes the article from the viewer's favourites. It returns

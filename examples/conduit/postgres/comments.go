@@ -31,8 +31,19 @@ func (s *Store) Comments(ctx context.Context, slug string) ([]conduit.Comment, e
 // CreateComment adds a comment to an article. It returns ErrArticleNotFound or
 // ErrNoViewer.
 func (s *Store) CreateComment(ctx context.Context, author int64, slug, body string) (conduit.Comment, error) {
-	row, err := s.write(ctx).CreateComment(ctx, sqlc.CreateCommentParams{AuthorID: author, Slug: slug, Body: body})
-	return comment(sqlc.ListCommentsRow(row)), domainError("create comment", err, conduit.ErrArticleNotFound)
+	var created conduit.Comment
+	err := s.db.InTx(ctx, func(ctx context.Context) error {
+		row, err := s.write(ctx).CreateComment(ctx, sqlc.CreateCommentParams{AuthorID: author, Slug: slug, Body: body})
+		if err != nil {
+			return err
+		}
+		created = comment(sqlc.ListCommentsRow{
+			ID: row.ID, Body: row.Body, CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt,
+			AuthorID: row.AuthorID, AuthorUsername: row.AuthorUsername, AuthorBio: row.AuthorBio, AuthorImage: row.AuthorImage,
+		})
+		return s.record(ctx, conduit.CommentWritten{CommentID: row.ID, ArticleID: row.ArticleID})
+	})
+	return created, domainError("create comment", err, conduit.ErrArticleNotFound)
 }
 
 // DeleteComment deletes a comment of the author's. It returns

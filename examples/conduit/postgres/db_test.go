@@ -107,7 +107,7 @@ func TestRouterErrors(t *testing.T) {
 		{&db.ReadOnlyError{}, nil},
 		{db.ErrRolledBack, nil},
 	} {
-		_, err := postgres.NewStore(broken{test.err}).CreateArticle(t.Context(), 1, conduit.Draft{})
+		_, err := postgres.NewStore(broken{test.err}, postgres.Immediately{}).CreateArticle(t.Context(), 1, conduit.Draft{})
 		for _, known := range []error{conduit.ErrUnavailable, conduit.ErrOutcomeUnknown} {
 			if errors.Is(err, known) != (known == test.want) {
 				t.Errorf("%v became %v", test.err, err)

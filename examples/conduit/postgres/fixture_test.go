@@ -26,7 +26,7 @@ func newFixture(t *testing.T) fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
-	return fixture{postgres.NewStore(db), db, env.URL}
+	return fixture{postgres.NewStore(db, postgres.Immediately{}), db, env.URL}
 }
 
 // newReplicatedFixture is a fixture that reads from replicas.
@@ -47,7 +47,7 @@ func newReplicatedFixture(t *testing.T) fixture {
 		}
 		db.Close()
 	})
-	return fixture{postgres.NewStore(db), db, env.URL}
+	return fixture{postgres.NewStore(db, postgres.Immediately{}), db, env.URL}
 }
 
 // user registers a user and returns its id.

@@ -32,7 +32,7 @@ func BenchmarkFirstPage(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	store := postgres.NewStore(db)
+	store := postgres.NewStore(db, postgres.Immediately{})
 	const requests = 20
 	page := func(counting bool) func() (time.Duration, error) {
 		return func() (time.Duration, error) {

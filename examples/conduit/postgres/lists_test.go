@@ -164,7 +164,7 @@ func TestRoundTrips(t *testing.T) {
 	}
 
 	counted := &counter{DB: f.db}
-	store := postgres.NewStore(counted)
+	store := postgres.NewStore(counted, postgres.Immediately{})
 	for _, test := range []struct {
 		name string
 		want int

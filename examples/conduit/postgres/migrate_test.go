@@ -27,8 +27,8 @@ func TestMigrateAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if applied.Load() != 1 {
-		t.Errorf("%d migrations were applied, want 1", applied.Load())
+	if applied.Load() != 2 {
+		t.Errorf("%d migrations were applied, want 2", applied.Load())
 	}
 }
 

@@ -12,11 +12,17 @@ import (
 // Its methods take inputs that have been cleaned, and return the errors of
 // package conduit that their comments name.
 type Store struct {
-	db DB
+	db       DB
+	recorder Recorder
 }
 
-// NewStore returns a Store on the database.
-func NewStore(db DB) *Store { return &Store{db: db} }
+// NewStore returns a Store on the database that has what happens recorded.
+func NewStore(db DB, recorder Recorder) *Store { return &Store{db, recorder} }
+
+// record takes note of what happens in the context's transaction.
+func (s *Store) record(ctx context.Context, happened any) error {
+	return s.recorder.Record(ctx, s.db.Write(ctx), happened)
+}
 
 func (s *Store) read(ctx context.Context) *sqlc.Queries  { return sqlc.New(s.db.Read(ctx)) }
 func (s *Store) write(ctx context.Context) *sqlc.Queries { return sqlc.New(s.db.Write(ctx)) }

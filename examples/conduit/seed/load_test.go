@@ -111,7 +111,7 @@ func testLoad(t *testing.T, source seed.Source, want sizes) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	store := postgres.NewStore(db)
+	store := postgres.NewStore(db, postgres.Immediately{})
 	user, err := store.UserByEmail(t.Context(), result.DemoEmail)
 	if err != nil {
 		t.Fatalf("the user to log in as: %v", err)

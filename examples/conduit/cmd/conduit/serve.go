@@ -87,10 +87,12 @@ func serve(ctx context.Context, s settings, arm string) error {
 	}
 	defer backend.close()
 
+	store := postgres.NewStore(backend.db, postgres.Immediately{})
 	health := httpapi.NewHealth(backend.ping)
 	server := &http.Server{
 		Handler: httpapi.New(httpapi.Config{
-			Store:       postgres.NewStore(backend.db),
+			Store:       store,
+			Viewed:      store.Viewed,
 			Passwords:   auth.NewHasher(),
 			Tokens:      tokens,
 			Health:      health,

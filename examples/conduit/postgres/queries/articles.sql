@@ -87,8 +87,9 @@ WITH article AS (
     INSERT INTO favorites (user_id, article_id)
     SELECT @user_id, id FROM article
     ON CONFLICT DO NOTHING
+    RETURNING article_id
 )
-SELECT id FROM article;
+SELECT id, EXISTS (SELECT FROM added) AS added FROM article;
 
 -- Locks the article before the favourite: see the triggers.
 -- name: Unfavorite :one

@@ -29,10 +29,11 @@ ORDER BY c.id DESC;
 WITH c AS (
     INSERT INTO comments (article_id, author_id, body)
     SELECT a.id, @author_id, @body FROM articles AS a WHERE a.slug = @slug
-    RETURNING id, body, created_at, updated_at, author_id
+    RETURNING id, article_id, body, created_at, updated_at, author_id
 )
 SELECT
     c.id,
+    c.article_id,
     c.body,
     c.created_at,
     c.updated_at,

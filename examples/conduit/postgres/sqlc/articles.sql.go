@@ -165,8 +165,9 @@ WITH article AS (
     INSERT INTO favorites (user_id, article_id)
     SELECT $2, id FROM article
     ON CONFLICT DO NOTHING
+    RETURNING article_id
 )
-SELECT id FROM article
+SELECT id, EXISTS (SELECT FROM added) AS added FROM article
 `
 
 type FavoriteParams struct {
@@ -174,11 +175,16 @@ type FavoriteParams struct {
 	UserID int64
 }
 
-func (q *Queries) Favorite(ctx context.Context, arg FavoriteParams) (int64, error) {
+type FavoriteRow struct {
+	ID    int64
+	Added bool
+}
+
+func (q *Queries) Favorite(ctx context.Context, arg FavoriteParams) (FavoriteRow, error) {
 	row := q.db.QueryRow(ctx, favorite, arg.Slug, arg.UserID)
-	var id int64
-	err := row.Scan(&id)
-	return id, err
+	var i FavoriteRow
+	err := row.Scan(&i.ID, &i.Added)
+	return i, err
 }
 
 const lockArticle = `-- name: LockArticle :one

@@ -25,10 +25,11 @@ const createComment = `-- name: CreateComment :one
 WITH c AS (
     INSERT INTO comments (article_id, author_id, body)
     SELECT a.id, $1, $2 FROM articles AS a WHERE a.slug = $3
-    RETURNING id, body, created_at, updated_at, author_id
+    RETURNING id, article_id, body, created_at, updated_at, author_id
 )
 SELECT
     c.id,
+    c.article_id,
     c.body,
     c.created_at,
     c.updated_at,
@@ -48,6 +49,7 @@ type CreateCommentParams struct {
 
 type CreateCommentRow struct {
 	ID             int64
+	ArticleID      int64
 	Body           string
 	CreatedAt      time.Time
 	UpdatedAt      time.Time
@@ -63,6 +65,7 @@ func (q *Queries) CreateComment(ctx context.Context, arg CreateCommentParams) (C
 	var i CreateCommentRow
 	err := row.Scan(
 		&i.ID,
+		&i.ArticleID,
 		&i.Body,
 		&i.CreatedAt,
 		&i.UpdatedAt,

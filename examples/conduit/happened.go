@@ -1,0 +1,27 @@
+package conduit
+
+// What has happened that others want to know: followers, authors, projections. The
+// specification's answers do not wait for it.
+type (
+	// ArticlePublished: its author's followers are told, and its tags counted.
+	ArticlePublished struct {
+		ArticleID int64    `json:"articleId"`
+		AuthorID  int64    `json:"authorId"`
+		Tags      []string `json:"tags"`
+	}
+	// CommentWritten: the article's author is told.
+	CommentWritten struct {
+		CommentID int64 `json:"commentId"`
+		ArticleID int64 `json:"articleId"`
+	}
+	// ArticleFavorited, for the first time or again after it was taken back: its author
+	// is told.
+	ArticleFavorited struct {
+		ArticleID int64 `json:"articleId"`
+		UserID    int64 `json:"userId"`
+	}
+	// ArticleViewed is counted.
+	ArticleViewed struct {
+		ArticleID int64 `json:"articleId"`
+	}
+)
