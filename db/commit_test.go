@@ -246,6 +246,40 @@ func TestHalfResult(t *testing.T) {
 	}
 }
 
+// A connection that breaks while a statement is prepared has changed nothing, and that is
+// known: the write goes over another one, as a transaction does.
+func TestBrokenPrepare(t *testing.T) {
+	t.Parallel()
+	d := stacktest.Postgres(t)
+	dsn, proxy := tampered(t, d.URL)
+	router := run(t, db.Config{Primary: dsn}, nil)
+	for i, times := range []int64{1, 1 << 20} {
+		if err := router.InTx(t.Context(), func(context.Context, pgx.Tx) error { return nil }); err != nil { // a connection
+			t.Fatal(err)
+		}
+		var cut atomic.Int64
+		proxy.mu.Lock()
+		proxy.toServer = func(b []byte) bool {
+			if bytes.Contains(b, []byte("INSERT INTO t VALUES ($1)")) && cut.Add(1) <= times {
+				proxy.cutAll()
+				return false
+			}
+			return true
+		}
+		proxy.mu.Unlock()
+		_, err := router.Write(t.Context()).Exec(t.Context(), "INSERT INTO t VALUES ($1)", i)
+		proxy.mu.Lock()
+		proxy.toServer = nil
+		proxy.mu.Unlock()
+		if times == 1 && err != nil || times > 1 && (!errors.Is(err, db.ErrNoEligibleNode) || !db.Retryable(err)) {
+			t.Errorf("cut %d times: %v", cut.Load(), err)
+		}
+	}
+	if n := count(t, d.URL, "true"); n != 1 {
+		t.Errorf("%d rows", n)
+	}
+}
+
 // Who is told that his transaction is committed sees it.
 func TestOutcomeSession(t *testing.T) {
 	t.Parallel()

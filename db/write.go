@@ -111,9 +111,14 @@ func (r *Router) begun(ctx context.Context, timeout time.Duration, send func(ctx
 		broken := l.conn.Conn().IsClosed()
 		r.abandon(ctx, &l)
 		cancel()
-		if nothing && (notPrimary(err) || broken) && ctx.Err() == nil && attempt < len(r.nodes) {
+		if nothing && (notPrimary(err) || broken) && ctx.Err() == nil {
 			l.node.suspect()
-			continue
+			if attempt < len(r.nodes) {
+				continue
+			}
+			if broken {
+				err = because(ErrNoEligibleNode, err, "connections to the primary %s break", l.node.name)
+			}
 		}
 		return lease{}, nil, err
 	}
@@ -201,7 +206,9 @@ func (r *Router) writeText(ctx context.Context, o *callOptions, sql string) (tag
 				}
 				return false, nil
 			}
-			return false, unknown(err, 0, l)
+			unsent := sqlState(err) == ""
+			err = unknown(err, 0, l)
+			return unsent && !errors.Is(err, ErrOutcomeUnknown), err
 		}
 		n := len(results)
 		if n < least {
@@ -281,6 +288,7 @@ func (r *Router) send(ctx context.Context, o *callOptions, statements []*pgx.Que
 			_ = w.results.Close()
 			if sqlState(err) == "" {
 				err = unknown(err, 0, l)
+				refused = !errors.Is(err, ErrOutcomeUnknown) // it was not sent
 			}
 		}
 		return refused, err
