@@ -36,7 +36,7 @@ func (r *Router) note(n *node, s *state) {
 			r.noteCrash(s)
 			r.samples.add(s.at, s.timeline, s.lsn)
 		} else {
-			n.standbySince, n.standbyTimeline = s.started, s.timeline
+			n.sawStandby(s)
 			n.lag.Store(int64(r.samples.lag(s.lsn, s.at)))
 		}
 	}

@@ -273,19 +273,27 @@ func TestForks(t *testing.T) {
 func TestNoteFork(t *testing.T) {
 	t.Parallel()
 	began := time.Unix(1000, 0)
+	before := began.Add(-time.Hour)
 	for _, test := range []struct {
-		name     string
-		since    time.Time
-		timeline uint32
-		want     bool
+		name  string
+		polls []state // as a standby
+		want  bool
 	}{
-		{"promoted", began, 1, true},
-		{"restarted since", began.Add(-time.Hour), 1, false},
-		{"never seen as a standby", time.Time{}, 0, false},
-		{"not from the timeline before", began, 0, false},
+		{"promoted", []state{{started: began, timeline: 1}}, true},
+		{"asked while it was promoted", []state{{started: began, timeline: 1}, {started: began, timeline: 2}}, true},
+		{"asked twice then", []state{{started: began, timeline: 1}, {started: began, timeline: 2}, {started: began, timeline: 2}}, true},
+		{"asked then only", []state{{started: began, timeline: 2}}, false},
+		{"restarted before that", []state{{started: before, timeline: 1}, {started: began, timeline: 2}}, false},
+		{"restarted since", []state{{started: before, timeline: 1}}, false},
+		{"never seen as a standby", nil, false},
+		{"not from the timeline before", []state{{started: began}}, false},
 	} {
 		r := &Router{log: slog.New(slog.DiscardHandler), lost: lost{forks: make(map[uint32]causal.LSN)}}
-		r.noteFork(&node{standbySince: test.since, standbyTimeline: test.timeline}, &state{primary: true, timeline: 2, replayed: 100, started: began})
+		n := new(node)
+		for _, s := range test.polls {
+			n.sawStandby(&s)
+		}
+		r.noteFork(n, &state{primary: true, timeline: 2, replayed: 100, started: began})
 		if _, known := r.lost.forks[2]; known != test.want {
 			t.Errorf("%s: %t", test.name, known)
 		}

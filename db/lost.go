@@ -47,13 +47,30 @@ func (l life) era() int64 { return l.started.UnixNano() ^ int64(l.replayed) }
 // where that recovery has ended, and a timeline further back may not be the one it came
 // from.
 func (r *Router) noteFork(n *node, s *state) {
-	if s.timeline < 2 || s.replayed == 0 || !n.standbySince.Equal(s.started) || n.standbyTimeline+1 != s.timeline {
+	from := n.standbyTimeline
+	if from == s.timeline {
+		from = n.standbyBefore // see sawStandby
+	}
+	if s.timeline < 2 || s.replayed == 0 || !n.standbySince.Equal(s.started) || from+1 != s.timeline {
 		return
 	}
 	if _, known := r.lost.forks[s.timeline]; !known {
 		r.lost.forks[s.timeline] = s.replayed
 		r.log.Info("db: a server was promoted", "server", n.name, "timeline", s.timeline, "fork", s.replayed.String())
 	}
+}
+
+// sawStandby notes which timeline a standby is on. One that is being promoted shows the new
+// one (min_recovery_end_timeline) a moment before it stops being a standby. That can be
+// no other's: a promotion takes a number above all that the server knows.
+func (n *node) sawStandby(s *state) {
+	switch {
+	case !n.standbySince.Equal(s.started):
+		n.standbyBefore = 0
+	case s.timeline > n.standbyTimeline:
+		n.standbyBefore = n.standbyTimeline
+	}
+	n.standbySince, n.standbyTimeline = s.started, s.timeline
 }
 
 // noteCrash reports what the crash of a primary that goes on has undone: writes that were

@@ -142,7 +142,8 @@ func (m *machine) restart(i, back int, postmaster bool) {
 	s.log = slices.Clone(s.log[:max(0, len(s.log)-back)])
 }
 
-func (m *machine) promote(i int, old bool) {
+// promote has a replica become the primary. Asked is if a poll comes just before it is one.
+func (m *machine) promote(i int, old, asked bool) {
 	s, leader := m.servers[i], m.leader()
 	if s.primary || !s.up {
 		return
@@ -151,8 +152,12 @@ func (m *machine) promote(i int, old bool) {
 	for _, other := range m.servers {
 		timeline = max(timeline, other.timeline)
 	}
-	s.primary, s.timeline, s.replayed = true, timeline+1, s.lsn()
+	s.timeline = timeline + 1
 	s.history = append(s.history, s.timeline)
+	if asked {
+		m.poll(i)
+	}
+	s.primary, s.replayed = true, s.lsn()
 	leader.up = old // one that runs on is what a partition makes of it
 }
 
@@ -263,7 +268,7 @@ func modelRun(reads, lost *int) func(*rapid.T) {
 			"restart": func(t *rapid.T) {
 				m.restart(one(), rapid.IntRange(0, 4).Draw(t, "back"), flip("postmaster"))
 			},
-			"promote": func(t *rapid.T) { m.promote(one(), flip("old goes on")) },
+			"promote": func(t *rapid.T) { m.promote(one(), flip("old goes on"), flip("asked meanwhile")) },
 			"rebuild": func(t *rapid.T) { m.rebuild(one()) },
 		})
 		*reads += m.reads

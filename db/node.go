@@ -41,9 +41,11 @@ type node struct {
 	chosen [reasons]atomic.Int64
 
 	// standbySince is the start time of the server when it was last seen as a standby,
-	// and standbyTimeline the one that it was on. Guarded by Router.mu.
+	// standbyTimeline the one that it was on, and standbyBefore the one before that in the
+	// same life. Guarded by Router.mu.
 	standbySince    time.Time
 	standbyTimeline uint32
+	standbyBefore   uint32
 
 	// conn watches the server. It belongs to the goroutine that polls.
 	conn     *pgx.Conn
