@@ -45,7 +45,7 @@ func Check(tenant string) error {
 		switch c := tenant[i]; {
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
 		default:
-			return fmt.Errorf("%w: byte %d is %q, and should be a letter, a digit, or one of - _ .", ErrTenant, i+1, c)
+			return fmt.Errorf("%w: byte %d is %q: letters, digits, and - _ . are allowed", ErrTenant, i+1, c)
 		}
 	}
 	return nil
