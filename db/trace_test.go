@@ -86,7 +86,7 @@ func TestTraces(t *testing.T) {
 	for i, w := range wanted {
 		span, got := spans[i], make(map[string]string)
 		for _, a := range span.Attributes() {
-			got[string(a.Key)] = a.Value.Emit()
+			got[string(a.Key)] = a.Value.String()
 		}
 		if span.Name() != w.name || got["db.query.text"] != w.sql || w.reason != "" && got["loadline.db.reason"] != w.reason || got["db.response.status_code"] != w.status {
 			t.Errorf("span %d is %q %v, want %+v", i, span.Name(), got, w)
