@@ -87,7 +87,11 @@ func (a *answer) end() {
 		a.tell()
 		return
 	}
-	if t := a.session.Token(); !t.Equal(a.told) {
+	t := a.session.Token()
+	if became := a.session.identified(); became != a.savedFor && t.Equal(a.told) {
+		a.save(t) // after the first byte, and without a change
+	}
+	if !t.Equal(a.told) {
 		a.save(t)
 		if a.has(t) {
 			return
@@ -116,8 +120,11 @@ func (a *answer) save(t Token) {
 	if a.h.c.Store == nil {
 		return
 	}
-	if became := a.session.identified(); became != "" && became != a.principal && !t.IsZero() {
-		a.saveFor(became, t)
+	if became := a.session.identified(); became != "" {
+		a.savedFor = became
+		if became != a.principal && !t.IsZero() {
+			a.saveFor(became, t)
+		}
 	}
 	// What would change nothing must not keep an older mark alive either: a settled
 	// session would save again on each request, and never lose it. A mark that is not new

@@ -173,6 +173,7 @@ type answer struct {
 	ctx       context.Context
 	session   *Session
 	principal string
+	savedFor  string // whom Identify has named, and who has been told for
 	begun     bool
 	told      Token // with the header, or seen to need no telling
 

@@ -54,7 +54,11 @@ func (r *Router) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
 	var t *tx
 	var err error
 	if readOnly {
-		t, err = r.beginRead(ctx, begin, &callOptions{})
+		var where callOptions
+		if o.IsoLevel == pgx.Serializable { // which a replica does not know
+			where.policy = strong
+		}
+		t, err = r.beginRead(ctx, begin, &where)
 	} else {
 		t, err = r.beginWrite(ctx, begin)
 	}

@@ -56,6 +56,11 @@ func (r *Router) note(n *node, s *state) {
 	if r.cluster.Load() == nil || (old.err == nil) != (s.err == nil) || old.primary != s.primary || old.timeline != s.timeline {
 		r.rebuild()
 	}
+	r.tell()
+}
+
+// tell wakes who waits for news. Router.mu is held.
+func (r *Router) tell() {
 	close(*r.news.Load())
 	next := make(chan struct{})
 	r.news.Store(&next)

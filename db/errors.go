@@ -165,7 +165,7 @@ func place() string {
 	for {
 		frame, more := frames.Next()
 		if !strings.HasPrefix(frame.Function, pkgPath+".") || strings.HasSuffix(frame.File, "_test.go") {
-			if !strings.HasPrefix(frame.Function, "github.com/jackc/pgx/") {
+			if !strings.HasPrefix(frame.Function, "github.com/jackc/pgx/") && !strings.HasPrefix(frame.Function, pkgPath+"/sqldb.") && !strings.HasPrefix(frame.Function, "database/sql.") {
 				return path.Base(path.Dir(frame.File)) + "/" + path.Base(frame.File) + fmt.Sprintf(":%d", frame.Line)
 			}
 		}

@@ -10,25 +10,34 @@ import (
 	"github.com/loadlinehq/loadline/causal"
 )
 
-// checkSQL asks one of several servers how far it has come, before the query in the
-// same message: what it has replayed by then, the query sees. It is pollSQL's question.
-const checkSQL = `
+// whereSQL asks one of several servers how far it has come. It is pollSQL's question.
+const whereSQL = `
 SELECT r.standby,
-       CASE WHEN r.standby THEN coalesce(pg_last_wal_replay_lsn(), '0/0')::text ELSE '0/0' END,
+       CASE WHEN r.standby THEN coalesce(pg_last_wal_replay_lsn(), '0/0') ELSE '0/0' END AS lsn,
        CASE WHEN r.standby
             THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()),
                           (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
-                          (SELECT received_tli FROM pg_stat_wal_receiver))::text
-            ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int::text
-       END
+                          (SELECT received_tli FROM pg_stat_wal_receiver))::bigint
+            ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint
+       END AS timeline
 FROM (SELECT pg_is_in_recovery() AS standby) r`
 
-// heard notes the answer to checkSQL, and reports whether it proves what is needed.
+const (
+	checkSQL = "SELECT standby, lsn::text, timeline::text, 1 FROM (" + whereSQL + ") q"
+	// guardSQL goes before a query in the same message: what has been replayed by then, the
+	// query sees. It fails where that is not enough, so that the query is not run in vain.
+	guardSQL = "SELECT standby, lsn::text, timeline::text, 1 / CASE WHEN timeline = $1 AND (NOT standby OR lsn >= $2::text::pg_lsn) THEN 1 ELSE 0 END FROM (" + whereSQL + ") q"
+	// guardFailed is division_by_zero.
+	guardFailed = "22012"
+)
+
+// heard notes the answer to checkSQL or guardSQL, and reports whether it proves what is
+// needed.
 func (l *lease) heard(row pgx.Row) (bool, error) {
 	var s state
 	var standby bool
 	var replayed, timeline string
-	if err := row.Scan(&standby, &replayed, &timeline); err != nil {
+	if err := row.Scan(&standby, &replayed, &timeline, nil); err != nil {
 		return false, err
 	}
 	lsn, err := causal.ParseLSN(replayed)
@@ -63,6 +72,7 @@ func (r *Router) forReadProven(ctx context.Context, o *callOptions, tried *uint6
 			return l, nil
 		}
 		n := l.node
+		p.begin(o.waitOr(r.config.Wait))
 		bounded, cancel := n.bounded(ctx, 0)
 		ok, err := l.heard(l.conn.Conn().QueryRow(bounded, checkSQL))
 		cancel()
@@ -70,7 +80,7 @@ func (r *Router) forReadProven(ctx context.Context, o *callOptions, tried *uint6
 		case ok:
 			return l, nil
 		case err == nil:
-			if r.another(ctx, o, &l, &p) {
+			if r.another(ctx, &l, &p) {
 				continue
 			}
 		default:
@@ -92,12 +102,19 @@ type patience struct {
 	until     time.Time
 }
 
+// begin is called before the first server is asked.
+func (p *patience) begin(wait time.Duration) {
+	if p.until.IsZero() {
+		p.until, p.pause = time.Now().Add(wait), time.Millisecond
+	}
+}
+
 // another is asked when the server behind the lease's connection is behind. It takes
 // another connection of the node, which may lead to another server, in exchange; or it
 // gives the lease back and waits a moment, as long as the read has time to wait. False
 // says that there is nothing more to hope for.
-func (r *Router) another(ctx context.Context, o *callOptions, l *lease, p *patience) bool {
-	if !p.exchanged {
+func (r *Router) another(ctx context.Context, l *lease, p *patience) bool {
+	if !p.exchanged && time.Now().Before(p.until) {
 		p.exchanged = true
 		// Before the first is given back, or it would be the one that we get; and only if
 		// there is room for both, or readers with one each would wait for each other.
@@ -110,9 +127,6 @@ func (r *Router) another(ctx context.Context, o *callOptions, l *lease, p *patie
 	}
 	l.release()
 	p.exchanged = false
-	if p.until.IsZero() {
-		p.until, p.pause = time.Now().Add(o.waitOr(r.config.Wait)), time.Millisecond
-	}
 	if time.Now().Add(p.pause).After(p.until) {
 		return false
 	}

@@ -73,6 +73,20 @@ func TestHiddenServers(t *testing.T) {
 	time.Sleep(300 * time.Millisecond)
 	fault(t, s, stack.Fault{Service: "replica-2", Kind: stack.FaultLag, Delay: 5 * time.Second})
 
+	// A table that the one that is behind does not have yet.
+	if _, err := router.Write(ctx).Exec(ctx, "CREATE TABLE young (n int)"); err != nil {
+		t.Fatal(err)
+	}
+	var wait sync.WaitGroup
+	for range 6 {
+		wait.Go(func() {
+			if _, err := router.Read(ctx).Exec(ctx, "SELECT n FROM young"); err != nil {
+				t.Errorf("a table that was made a moment ago: %v", err)
+			}
+		})
+	}
+	wait.Wait()
+
 	var replicas, stale, reads int
 	note := func(n, want int, replica bool) {
 		reads++

@@ -336,3 +336,32 @@ func BenchmarkChoose(b *testing.B) {
 		}
 	}
 }
+
+// An old primary that still answers hides a crash of the new one.
+func TestCrashBehindOldPrimary(t *testing.T) {
+	t.Parallel()
+	for _, old := range []bool{false, true} {
+		var told []LostWrite
+		r := &Router{log: slog.New(slog.DiscardHandler), config: Config{LostWrite: func(l LostWrite) { told = append(told, l) }}}
+		r.lost.reported = make(map[causal.Mark]struct{})
+		r.lost.judged = 2
+		t0 := time.Now()
+		oldState := &state{primary: true, timeline: 1, started: t0.Add(-time.Hour), replayed: 10, lsn: 900}
+		before := &state{primary: true, timeline: 2, started: t0, replayed: 500, lsn: 1000}
+		after := &state{primary: true, timeline: 2, started: t0, replayed: 1100, lsn: 1101}
+		poll := func(s *state) {
+			r.mu.Lock()
+			r.noteCrash(s)
+			r.unlock()
+		}
+		poll(before)
+		r.acknowledged(ownWrite{Mark: causal.Mark{System: 1, Timeline: 2, LSN: 1200}, era: life{t0, 500}.era()})
+		if old {
+			poll(oldState)
+		}
+		poll(after)
+		if len(told) != 1 {
+			t.Errorf("old primary answers: %t: %d lost writes reported, want 1", old, len(told))
+		}
+	}
+}

@@ -76,6 +76,9 @@ func (n *node) sawStandby(s *state) {
 // noteCrash reports what the crash of a primary that goes on has undone: writes that were
 // acknowledged before they were on disk.
 func (r *Router) noteCrash(s *state) {
+	if s.timeline < r.lost.eraTimeline {
+		return // an old primary that still runs
+	}
 	era := life{s.started, s.replayed}.era()
 	if s.timeline == r.lost.eraTimeline && era != r.lost.era && s.replayed != 0 {
 		gone := 0

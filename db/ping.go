@@ -44,6 +44,7 @@ func (r *Router) Ping(ctx context.Context) error {
 		r.askAll()
 		select {
 		case <-news:
+		case <-r.closing:
 		case <-ctx.Done():
 			return because(ErrNoEligibleNode, errors.Join(append(errs, context.Cause(ctx))...), "no server has answered in time")
 		}

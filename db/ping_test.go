@@ -3,6 +3,8 @@ package db_test
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,4 +69,34 @@ func TestPing(t *testing.T) {
 		}
 	}
 	within(t, 10*time.Second, func() error { return ping(time.Second) })
+}
+
+// Ping without a deadline ends when Run does.
+func TestPingEnds(t *testing.T) {
+	t.Parallel()
+	d := stacktest.Postgres(t)
+	dsn, proxy := proxied(t, d.URL)
+	router, err := db.Open(t.Context(), db.Config{Primary: dsn, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = router.Run(rctx) })
+	time.Sleep(400 * time.Millisecond)
+	if err := proxy.Add("silent", faultproxy.Fault{Kind: faultproxy.Stall}); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- router.Ping(context.Background()) }()
+	time.Sleep(100 * time.Millisecond)
+	stop()
+	wg.Wait()
+	router.Close()
+	proxy.Remove("silent")
+	select {
+	case <-done:
+	case <-time.After(8 * time.Second):
+		t.Error("Ping waits for ever after Run and Close")
+	}
 }

@@ -39,8 +39,12 @@ func (r *Router) readTraced(ctx context.Context, span span, o *callOptions, sql 
 	defer func() { l.release() }() // in a panic, of an argument's Value method or a tracer
 	for attempts := 0; ; attempts++ {
 		if l.conn == nil {
+			next := r.forRead
+			if noOption(args) != nil && o.timeout <= 0 {
+				next = r.forReadProven // what goes along with others takes no option
+			}
 			var err error
-			if l, err = r.forRead(ctx, o, &tried); err != nil {
+			if l, err = next(ctx, o, &tried); err != nil {
 				return nil, err
 			}
 		}
@@ -48,13 +52,17 @@ func (r *Router) readTraced(ctx context.Context, span span, o *callOptions, sql 
 		span.served(&l)
 		var bounded context.Context
 		bounded, rows.cancel = n.bounded(ctx, o.timeout)
+		if l.unproven {
+			p.begin(o.waitOr(r.config.Wait))
+		}
 		behind, err := rows.send(bounded, o, sql, args)
 		if behind {
 			_ = rows.results.Close() // of what nobody wants to see
 			rows.cancel()
-			if !r.another(ctx, o, &l, &p) {
+			if !r.another(ctx, &l, &p) {
 				tried |= 1 << n.index
 			}
+			attempts-- // nothing has failed
 			continue
 		}
 		l = lease{} // it is the rows'
@@ -100,7 +108,7 @@ func (rows *readRows) send(ctx context.Context, o *callOptions, sql string, args
 		b.Queue(timeoutSQL, milliseconds(o.timeout))
 	}
 	if rows.lease.unproven {
-		b.Queue(checkSQL)
+		b.Queue(guardSQL, int64(rows.lease.timeline), rows.lease.target.String())
 	}
 	b.Queue(sql, args...)
 	rows.Rows, rows.results = failedRows{}, conn.SendBatch(ctx, b)
@@ -110,7 +118,18 @@ func (rows *readRows) send(ctx context.Context, o *callOptions, sql string, args
 		}
 	}
 	if rows.lease.unproven {
-		if ok, err := rows.lease.heard(rows.results.QueryRow()); err != nil || !ok {
+		ok, err := rows.lease.heard(rows.results.QueryRow())
+		if sqlState(err) == guardFailed {
+			ok, err = false, nil
+		}
+		if _, before := errors.AsType[pgx.ErrPreprocessingBatch](err); before {
+			// Of a table that the server does not have yet, perhaps.
+			_ = rows.results.Close()
+			if has, checkErr := rows.lease.heard(conn.QueryRow(ctx, checkSQL)); checkErr == nil && !has {
+				ok, err = false, nil
+			}
+		}
+		if err != nil || !ok {
 			return err == nil, err
 		}
 	}

@@ -128,7 +128,12 @@ func (r *Router) Run(ctx context.Context) error {
 	if r.running.Swap(true) {
 		return errors.New("db: Run has been called before")
 	}
-	defer r.running.Store(false)
+	defer func() {
+		r.running.Store(false)
+		r.mu.Lock()
+		r.tell() // whoever waits for news would wait for ever
+		r.mu.Unlock()
+	}()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wait sync.WaitGroup

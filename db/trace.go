@@ -61,13 +61,14 @@ func (s span) finish(err error) {
 	s.End()
 }
 
-// tracedRows end the span of a statement in a transaction.
-type tracedRows struct {
+// txRows are those of a statement in a transaction that is traced, or only reads.
+type txRows struct {
 	pgx.Rows
+	tx   *tx
 	span span
 }
 
-func (t *tracedRows) Next() bool {
+func (t *txRows) Next() bool {
 	if t.Rows.Next() {
 		return true
 	}
@@ -75,7 +76,9 @@ func (t *tracedRows) Next() bool {
 	return false
 }
 
-func (t *tracedRows) Close() {
+func (t *txRows) Close() {
 	t.Rows.Close()
 	t.span.finish(t.Rows.Err())
 }
+
+func (t *txRows) Err() error { return t.tx.named(t.Rows.Err()) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
@@ -17,6 +18,7 @@ type tx struct {
 	readOnly   bool
 	xid        uint64
 	savepoints int
+	open       []int // savepoints that are neither released nor rolled back
 	ended      bool
 	failed     error // of a function that joined; nothing is committed then
 }
@@ -28,6 +30,10 @@ func (r *Router) joined(ctx context.Context) *tx {
 	t, _ := ctx.Value(txKey{r}).(*tx)
 	return t
 }
+
+// InTransaction reports whether the context carries a transaction of this router: what
+// runs with it runs in that.
+func (r *Router) InTransaction(ctx context.Context) bool { return r.joined(ctx) != nil }
 
 // InTx runs f in a transaction on the primary, and commits it when f returns nil. The
 // context that f gets carries the transaction: reads and writes through the router, and
@@ -166,7 +172,10 @@ func (t *tx) join(ctx context.Context, f func(context.Context, pgx.Tx) error) er
 func (t *tx) commit(ctx context.Context) error {
 	conn := t.lease.conn.Conn().PgConn()
 	if conn.TxStatus() == 'E' {
-		return because(ErrRolledBack, nil, "a statement in it had failed")
+		return because(ErrRolledBack, pgx.ErrTxCommitRollback, "a statement in it had failed")
+	}
+	if len(t.open) > 0 { // a rollback to it has failed, perhaps, and nobody looked
+		return because(ErrRolledBack, pgx.ErrTxCommitRollback, "a part of it (Begin) was neither committed nor rolled back")
 	}
 	// An old primary may still run when another has been promoted: who knows that does
 	// not give it another write to lose.
@@ -196,6 +205,9 @@ func (t *tx) commit(ctx context.Context) error {
 
 // end ends a transaction that has changed nothing.
 func (t *tx) end(ctx context.Context) error {
+	if t.lease.conn.Conn().PgConn().TxStatus() == 'E' {
+		return because(ErrRolledBack, pgx.ErrTxCommitRollback, "a statement in it had failed")
+	}
 	bounded, cancel := t.lease.node.bounded(ctx, 0)
 	defer cancel()
 	_, err := t.lease.conn.Conn().Exec(bounded, commitSQL)
@@ -275,13 +287,14 @@ func (t *tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, erro
 	}
 	ctx, span := t.r.span(ctx, "statement", sql)
 	rows, err := conn.Query(ctx, sql, args...)
-	if span.Span == nil {
+	if span.Span == nil && !t.readOnly {
 		return rows, err
 	}
 	if err != nil {
+		err = t.named(err)
 		span.finish(err)
 	}
-	return &tracedRows{rows, span}, err
+	return &txRows{rows, t, span}, err
 }
 
 func (t *tx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
@@ -366,31 +379,80 @@ func (r *Router) Outcome(ctx context.Context, unknown *OutcomeUnknownError) (str
 // savepoint is a part of a transaction that can be rolled back by itself.
 type savepoint struct {
 	*tx
-	name string
-	over bool
+	number int
+	name   string
+	over   bool
 }
 
 func newSavepoint(ctx context.Context, t *tx, number int) (*savepoint, error) {
-	s := &savepoint{tx: t, name: fmt.Sprintf("loadline_%d", number)}
+	s := &savepoint{tx: t, number: number, name: fmt.Sprintf("loadline_%d", number)}
 	if _, err := t.Exec(ctx, "savepoint "+s.name); err != nil {
 		return nil, err
 	}
+	t.open = append(t.open, number)
 	return s, nil
 }
 
 // Commit keeps what was done since the savepoint.
-func (s *savepoint) Commit(ctx context.Context) error { return s.end(ctx, "release savepoint ") }
+func (s *savepoint) Commit(ctx context.Context) error { return s.finish(ctx, "release savepoint ") }
 
-// Rollback undoes what was done since the savepoint.
+// Rollback undoes what was done since the savepoint, also when its context is done: what
+// was begun with that must not be committed by whoever is outside.
 func (s *savepoint) Rollback(ctx context.Context) error {
-	return s.end(ctx, "rollback to savepoint ")
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	return s.finish(ctx, "rollback to savepoint ")
 }
 
-func (s *savepoint) end(ctx context.Context, how string) error {
+func (s *savepoint) finish(ctx context.Context, how string) error {
 	if s.over {
 		return pgx.ErrTxClosed
 	}
 	s.over = true
-	_, err := s.tx.Exec(ctx, how+s.name)
-	return err
+	if _, err := s.tx.Exec(ctx, how+s.name); err != nil {
+		return err
+	}
+	// Those within it are over, too.
+	s.open = slices.DeleteFunc(s.open, func(n int) bool { return n >= s.number })
+	return nil
+}
+
+func (s *savepoint) Begin(ctx context.Context) (pgx.Tx, error) {
+	if s.over {
+		return nil, pgx.ErrTxClosed
+	}
+	return s.tx.Begin(ctx)
+}
+
+func (s *savepoint) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	if s.over {
+		return pgconn.CommandTag{}, pgx.ErrTxClosed
+	}
+	return s.tx.Exec(ctx, sql, args...)
+}
+
+func (s *savepoint) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if s.over {
+		return failedRows{pgx.ErrTxClosed}, pgx.ErrTxClosed
+	}
+	return s.tx.Query(ctx, sql, args...)
+}
+
+func (s *savepoint) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	rows, err := s.Query(ctx, sql, args...)
+	return row{rows, err}
+}
+
+func (s *savepoint) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	if s.over {
+		return pgx.FailedBatchResults(b, pgx.ErrTxClosed)
+	}
+	return s.tx.SendBatch(ctx, b)
+}
+
+func (s *savepoint) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, source pgx.CopyFromSource) (int64, error) {
+	if s.over {
+		return 0, pgx.ErrTxClosed
+	}
+	return s.tx.CopyFrom(ctx, table, columns, source)
 }

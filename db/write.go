@@ -240,7 +240,7 @@ func committed(results []*pgconn.Result) (lsn causal.LSN, async bool, err error)
 		return 0, false, errors.New("db: a commit's results are not as expected")
 	}
 	if results[1].CommandTag.String() != "COMMIT" {
-		return 0, false, because(ErrRolledBack, nil, "a statement in it had failed")
+		return 0, false, because(ErrRolledBack, pgx.ErrTxCommitRollback, "a statement in it had failed")
 	}
 	positions, setting := results[2].Rows[0], string(results[0].Rows[0][0])
 	lsn, err = position(string(positions[0]), string(positions[1]), setting)
@@ -337,7 +337,7 @@ func (w *writing) finish() (err error) {
 	case w.tag.String() == "COMMIT": // only where it is, is not known
 		lsn, err = w.late(conn), nil
 	case err == nil:
-		err = because(ErrRolledBack, nil, "a statement in it had failed")
+		err = because(ErrRolledBack, pgx.ErrTxCommitRollback, "a statement in it had failed")
 	case sqlState(err) != "" && w.setting == "":
 		// The server has answered that it failed before the COMMIT.
 	case conn.IsClosed() || sqlState(err) != "":

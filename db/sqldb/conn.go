@@ -52,7 +52,7 @@ func (c *conn) Ping(ctx context.Context) error { return c.r.Ping(ctx) }
 func (c *conn) CheckNamedValue(*driver.NamedValue) error { return nil }
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	plain, err := values(args)
+	plain, err := c.values(ctx, args)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 }
 
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	plain, err := values(args)
+	plain, err := c.values(ctx, args)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,14 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	return newRows(r)
 }
 
-func values(args []driver.NamedValue) ([]any, error) {
+func (c *conn) values(ctx context.Context, args []driver.NamedValue) ([]any, error) {
+	if _, read := isRead(ctx); len(args) > 0 && c.tx == nil && !read {
+		// GORM's migrator asks for the simple protocol, which changes nothing here: a write goes
+		// together with its BEGIN and COMMIT, in the mode that is configured.
+		if _, ok := args[0].Value.(pgx.QueryExecMode); ok {
+			args = args[1:]
+		}
+	}
 	plain := make([]any, len(args))
 	for i, arg := range args {
 		if arg.Name != "" {
@@ -91,6 +98,11 @@ func values(args []driver.NamedValue) ([]any, error) {
 func (c *conn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
 	if c.tx != nil {
 		return nil, errors.New("sqldb: the connection is in a transaction already")
+	}
+	if c.r.InTransaction(ctx) {
+		// Its end would come from database/sql's goroutine, when the context ends, beside
+		// whatever the outer one does.
+		return nil, errors.New("sqldb: the context carries a transaction of the router's: its statements run in that, and one within it is begun by the router's Begin")
 	}
 	var options pgx.TxOptions
 	switch sql.IsolationLevel(o.Isolation) {

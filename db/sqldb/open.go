@@ -13,23 +13,36 @@ import (
 // (SetMaxOpenConns and the like) need not be set: the router's hold.
 func Open(r *db.Router) *sql.DB { return sql.OpenDB(connector{r}) }
 
-type readKey struct{}
+type intentKey struct{}
+
+// intent is what has been said of a context's statements.
+type intent struct {
+	read    bool
+	options []db.Option
+}
 
 // Read returns a context whose statements, and transactions begun with it, are reads:
 // they go where [db.Router.Read] sends them. Options hold for statements outside of
 // transactions.
 func Read(ctx context.Context, options ...db.Option) context.Context {
-	return context.WithValue(ctx, readKey{}, options)
+	return context.WithValue(ctx, intentKey{}, intent{true, options})
 }
 
 // Write undoes [Read], for a part that writes.
 func Write(ctx context.Context) context.Context {
-	return context.WithValue(ctx, readKey{}, nil)
+	return context.WithValue(ctx, intentKey{}, intent{})
+}
+
+// Said reports whether Read or Write has been said of the context: who marks statements on
+// others' behalf, such as an ORM's callback, leaves that alone.
+func Said(ctx context.Context) bool {
+	_, said := ctx.Value(intentKey{}).(intent)
+	return said
 }
 
 func isRead(ctx context.Context) (options []db.Option, read bool) {
-	options, read = ctx.Value(readKey{}).([]db.Option)
-	return options, read
+	i, _ := ctx.Value(intentKey{}).(intent)
+	return i.options, i.read
 }
 
 type connector struct{ r *db.Router }

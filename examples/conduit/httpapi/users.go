@@ -48,6 +48,11 @@ func (a *api) login(w http.ResponseWriter, r *http.Request) error {
 	if err := credentials.Clean(); err != nil {
 		return err
 	}
+	// What the sender of the request has seen says nothing of what the user has, whom the
+	// body names.
+	if session := causal.FromContext(r.Context()); session != nil {
+		session.Doubt()
+	}
 	user, err := a.store.UserByEmail(r.Context(), credentials.Email)
 	if err != nil && !errors.Is(err, conduit.ErrUserNotFound) {
 		return err

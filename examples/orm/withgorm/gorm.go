@@ -3,6 +3,7 @@
 package withgorm
 
 import (
+	"context"
 	"errors"
 
 	"gorm.io/driver/postgres"
@@ -21,16 +22,29 @@ func Open(router *db.Router) (*gorm.DB, error) {
 	}
 	return g, errors.Join(
 		g.Callback().Query().Before("gorm:query").Register("loadline:read", read),
+		g.Callback().Query().After("gorm:query").Before("gorm:preload").Register("loadline:end", end),
 		g.Callback().Row().Before("gorm:row").Register("loadline:read", read),
+		g.Callback().Row().After("gorm:row").Register("loadline:end", end),
 	)
 }
 
+type before struct{}
+
 // read sends Find, First, Count, Scan and the like where the session may read. Not
-// those that lock rows, and not Raw, which may be anything; in a transaction it says
-// nothing.
+// those that lock rows, not Raw, which may be anything, and not what the caller has said
+// something of; in a transaction it says nothing.
 func read(g *gorm.DB) {
+	ctx := g.Statement.Context
 	_, locks := g.Statement.Clauses["FOR"]
-	if !locks && g.Statement.SQL.Len() == 0 {
-		g.Statement.Context = sqldb.Read(g.Statement.Context)
+	if !locks && g.Statement.SQL.Len() == 0 && !sqldb.Said(ctx) {
+		g.Statement.Context = sqldb.Read(context.WithValue(ctx, before{}, ctx))
+	}
+}
+
+// end gives the statement its own context back, for hooks that write and for what is
+// chained to it.
+func end(g *gorm.DB) {
+	if ctx, ok := g.Statement.Context.Value(before{}).(context.Context); ok {
+		g.Statement.Context = ctx
 	}
 }

@@ -63,7 +63,9 @@ func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, e
 			return backend{}, err
 		}
 		closers = append(closers, client.Close)
-		// Twice as long as a replica that is read from may be behind.
+		// Twice as long as a replica that is read from may be behind. While the primary is away
+		// nobody knows how far that is: after a longer outage than this, a user without the
+		// header may miss what he wrote just before it, until the primary is back.
 		store := redisstore.Config{Prefix: "conduit:causal:", TTL: 2 * s.Database.LagLimit}
 		if config.Store, err = redisstore.New(client, store); err != nil {
 			b.close()
