@@ -53,7 +53,9 @@ var claims = map[[2]bool]string{
 	{true, false}: claimSQL(true, false), {true, true}: claimSQL(true, true),
 }
 
-func readEntries(rows pgx.Rows) ([]entry, error) {
+// readEntries reads the columns of entryColumns, and others after them, whose last values it leaves
+// in more.
+func readEntries(rows pgx.Rows, more ...any) ([]entry, error) {
 	defer rows.Close()
 	var all []entry
 	for rows.Next() {
@@ -61,8 +63,10 @@ func readEntries(rows pgx.Rows) ([]entry, error) {
 		var id uuid.UUID
 		var token, payload string
 		m := &e.message
-		err := rows.Scan(&e.seq, &e.created, (*[16]byte)(&id), &m.Time, &m.KeyVersion, &m.Type, &m.Version, &m.Key, &m.Tenant,
-			&m.IdempotencyKey, &token, &m.TraceParent, &m.TraceState, &payload)
+		err := rows.Scan(append([]any{
+			&e.seq, &e.created, (*[16]byte)(&id), &m.Time, &m.KeyVersion, &m.Type, &m.Version, &m.Key, &m.Tenant,
+			&m.IdempotencyKey, &token, &m.TraceParent, &m.TraceState, &payload,
+		}, more...)...)
 		if err != nil {
 			return nil, err
 		}

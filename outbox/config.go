@@ -45,15 +45,15 @@ const (
 	// DefaultApplyTimeout is a guess: a cache that takes longer is away.
 	DefaultApplyTimeout = time.Second
 
-	retryFactor          = 4
-	probeMin, probeMax   = 100 * time.Millisecond, 5 * time.Second
-	probeBatch           = 10   // rows that are tried while the broker is away
-	invalidationBatch    = 1000 // records
-	scanShare            = 20   // full scans take at most a twentieth of the time
-	roundCheck           = 10 * time.Millisecond
-	leaseCheck           = 5 * time.Second // a backend that is told to end, ends within
-	maxHeld              = 100_000         // rows of outbox_held that are kept in memory
-	defaultSourceOfEvent = "/"
+	retryFactor        = 4
+	probeMin, probeMax = 100 * time.Millisecond, 5 * time.Second
+	probeBatch         = 10   // rows that are tried while the broker is away
+	invalidationBatch  = 1000 // records
+	scanShare          = 20   // full scans take at most a twentieth of the time
+	roundCheck         = 10 * time.Millisecond
+	leaseCheck         = 5 * time.Second // a backend that is told to end, ends within
+	maxHeld            = 100_000         // rows of outbox_held that are kept in memory
+	defaultSource      = "/"
 )
 
 // RelayConfig says what a relay reads and where it publishes. Driver and one of Pool
@@ -111,7 +111,7 @@ type RelayConfig struct {
 }
 
 func (c RelayConfig) withDefaults() RelayConfig {
-	c.Source = cmp.Or(c.Source, defaultSourceOfEvent)
+	c.Source = cmp.Or(c.Source, defaultSource)
 	c.Batch = cmp.Or(c.Batch, DefaultBatch)
 	c.MaxBatchBytes = cmp.Or(c.MaxBatchBytes, DefaultMaxBatchBytes)
 	c.Poll = cmp.Or(c.Poll, DefaultPoll)

@@ -48,7 +48,9 @@ CREATE TABLE work (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, text text
 DROP TABLE work;
 DROP TABLE thing;
 `)}}
-	entries, err := outbox.Migrations.(interface{ Glob(string) ([]string, error) }).Glob("*.sql")
+	entries, err := outbox.Migrations.(interface {
+		Glob(string) ([]string, error)
+	}).Glob("*.sql")
 	if err != nil {
 		panic(err)
 	}

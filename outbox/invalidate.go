@@ -71,7 +71,7 @@ type caching struct {
 	applied []int64     // and not yet deleted
 	mark    causal.Mark // epoch and number of what was applied last
 	due     bool        // something may not have been applied
-	drained causal.LSN // of the round that the present pass completes
+	drained causal.LSN  // of the round that the present pass completes
 	wait    backoff
 
 	// of the scan that was queued last
