@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"slices"
 	"sync"
@@ -295,6 +296,45 @@ func TestPartialSuccess(t *testing.T) {
 	}
 	if n := d.int("select count(*) from loadline.outbox_sent"); n != 60 {
 		t.Errorf("%d rows are in the archive", n)
+	}
+}
+
+// The same with new events all the time, and events that are rejected once.
+func TestOrderThroughFailures(t *testing.T) {
+	t.Parallel()
+	d, b := open(t), &broker{}
+	once := make(map[string]bool)
+	b.does(func(_ context.Context, messages []events.Raw) []error {
+		errs := make([]error, len(messages))
+		failed := make(map[string]bool)
+		for i, m := range messages {
+			key := keyOf(m)
+			switch {
+			case failed[key]:
+				errs[i] = events.ErrUnavailable
+			case !once[m.ID] && rand.N(100) < 3:
+				once[m.ID], failed[key] = true, true
+				errs[i] = events.ErrRejected
+				if rand.N(2) == 0 {
+					errs[i] = events.ErrUnavailable
+				}
+			default:
+				b.take(m)
+			}
+		}
+		return errs
+	})
+	c := quick(d, b)
+	c.Poll = 500 * time.Millisecond // so that few scans are from the start
+	r, _ := relay(t, c)
+	committed := writers(t, d, 8, 200, 10, r.Wake)
+	published(t, b, int(committed.Load()))
+	d.empty()
+	if len(b.all()) != int(committed.Load()) || inversions(b.all()) != 0 || len(once) < 10 {
+		t.Errorf("%d publications of %d, %d failures, %d out of order", len(b.all()), committed.Load(), len(once), inversions(b.all()))
+	}
+	if n := d.int("select count(*) from loadline.outbox_held"); n != 0 {
+		t.Errorf("%d rows are held", n)
 	}
 }
 

@@ -20,7 +20,6 @@ func TestTrackerModel(t *testing.T) {
 			key  int
 			seqs []int64
 			gone bool // ended, and holds its lock still
-			busy bool
 		}
 		var tr tracker
 		var last int64
