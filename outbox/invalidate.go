@@ -1,0 +1,207 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/loadlinehq/loadline/causal"
+)
+
+// Invalidator is a cache that is told what has changed. Its methods are called one at a
+// time.
+type Invalidator interface {
+	// Apply invalidates what the records name; each is what the cache has given to its writer. Fence is
+	// at or past the commits that they come from, and no value older than it may be cached
+	// again. It returns the fence with the epoch and the number that the cache has
+	// given to the last of them; number 0 if it gives none. After an error all of them come again.
+	Apply(ctx context.Context, fence causal.Mark, records [][]byte) (causal.Mark, error)
+	// Drained says that the records of each commit up to a mark have been applied. It is called
+	// once a second, unless the cache, the relay or a writer's transaction is in the way.
+	Drained(ctx context.Context, upTo causal.Mark) error
+}
+
+// MaxRecord bounds an invalidation, in bytes: a key and what belongs to it.
+const MaxRecord = 4096
+
+// AddInvalidation adds what caches must be told of to a transaction: the relay applies it before it publishes the
+// events of the same transaction, and holds it for as long as the cache is away.
+func AddInvalidation(ctx context.Context, tx Tx, records ...[]byte) error {
+	if len(records) == 0 {
+		return nil
+	}
+	var b pgx.Batch
+	if err := QueueInvalidation(&b, records...); err != nil {
+		return err
+	}
+	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
+		return fmt.Errorf("outbox: add invalidation: %w", err)
+	}
+	return nil
+}
+
+// QueueInvalidation is AddInvalidation for a batch that the caller sends.
+func QueueInvalidation(b *pgx.Batch, records ...[]byte) error {
+	if len(records) > MaxMessages {
+		return fmt.Errorf("outbox: %d invalidations in one call are more than %d", len(records), MaxMessages)
+	}
+	for _, record := range records {
+		if len(record) == 0 || len(record) > MaxRecord {
+			return fmt.Errorf("outbox: an invalidation of %d bytes should have 1 to %d", len(record), MaxRecord)
+		}
+	}
+	if len(records) > 0 {
+		b.Queue("insert into loadline.outbox_invalidation (record) select unnest($1::bytea[])", records)
+	}
+	return nil
+}
+
+const (
+	invalidationsSQL = `select seq, record from (
+		(select seq, record from loadline.outbox_invalidation where seq = any($2::bigint[]) order by seq limit $3)
+		union all (select seq, record from loadline.outbox_invalidation where seq > $1 order by seq limit $3)) r order by seq limit $3`
+	appliedSQL = "delete from loadline.outbox_invalidation where seq = any($1::bigint[])"
+)
+
+// caching is what a session knows of the cache.
+type caching struct {
+	tracker
+	applied []int64     // and not yet deleted
+	mark    causal.Mark // epoch and number of what was applied last
+	due     bool        // something may not have been applied
+	drained causal.LSN  // of the round that the present pass completes
+	wait    backoff
+
+	// of the scan that was queued last
+	seqs    []int64
+	records [][]byte
+	more    bool
+}
+
+// queue adds the scan to a batch, unless there is no cache, or it is away.
+func (c *caching) queue(b *pgx.Batch) bool {
+	if !c.due || c.wait.waiting() {
+		return false
+	}
+	if len(c.applied) > 0 {
+		b.Queue(appliedSQL, c.applied)
+	}
+	top, gaps := c.from()
+	if gaps == nil {
+		gaps = []int64{}
+	}
+	c.seqs, c.records = nil, nil
+	b.Queue(invalidationsSQL, top, gaps, invalidationBatch).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			var seq int64
+			var record []byte
+			if err := rows.Scan(&seq, &record); err != nil {
+				return err
+			}
+			c.seqs, c.records = append(c.seqs, seq), append(c.records, record)
+		}
+		return rows.Err()
+	})
+	return true
+}
+
+// apply applies what the scan has found, at a position that was read after it.
+func (s *session) apply(ctx context.Context, lsn causal.LSN) {
+	c := &s.cache
+	c.applied = nil // deleted by the batch of the scan
+	c.more = len(c.seqs) == invalidationBatch
+	if settled := c.scanned(c.seqs, c.more); settled != nil {
+		c.drained = settled.lsn
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.r.c.ApplyTimeout)
+	defer cancel()
+	if len(c.seqs) > 0 {
+		mark, err := s.r.c.Invalidator.Apply(ctx, s.l.mark(lsn), c.records)
+		if err != nil {
+			s.cacheAway(ctx, err)
+			return
+		}
+		c.applied, c.mark = c.seqs, mark
+		s.r.m.applied.Add(ctx, int64(len(c.seqs)))
+	}
+	if c.more {
+		return
+	}
+	c.due = false
+	if c.drained != 0 {
+		if err := s.r.c.Invalidator.Drained(ctx, s.l.mark(c.drained)); err != nil {
+			s.cacheAway(ctx, err)
+			return
+		}
+		c.drained = 0
+	}
+	c.wait.reset()
+}
+
+// cacheAway leaves the records where they are. Until all have been applied, events have
+// no number, and nothing is said to be drained.
+func (s *session) cacheAway(ctx context.Context, err error) {
+	c := &s.cache
+	if c.wait.delay == 0 && context.Cause(ctx) != context.Canceled {
+		s.r.c.Logger.WarnContext(ctx, "outbox: the cache does not take invalidations; they are held, and events go on", "error", err)
+	}
+	c.wait.longer()
+	c.mark, c.drained, c.due = causal.Mark{}, 0, true
+	if len(c.seqs) > 0 {
+		c.rewind(c.seqs[0])
+	}
+}
+
+// invalidate applies all that there is.
+func (s *session) invalidate(ctx context.Context) error {
+	for range maxPasses {
+		var b pgx.Batch
+		if !s.cache.queue(&b) {
+			return nil
+		}
+		var text string
+		b.Queue(positionSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&text) })
+		if err := s.send(ctx, &b); err != nil {
+			return err
+		}
+		lsn, err := position(text)
+		if err != nil {
+			return err
+		}
+		s.apply(ctx, lsn)
+	}
+	return nil
+}
+
+// maxPasses is of invalidations before the relay looks at the events again.
+const maxPasses = 100
+
+// stamp says what an event's readers must see: its writer's commit, and all that the writer
+// had seen. The invalidations of all that can be seen have been applied, so the number
+// stands for what the writer's own token says of this log as well.
+func (s *session) stamp(t causal.Token, lsn causal.LSN) causal.Token {
+	m := s.l.mark(lsn)
+	if n := s.cache.mark; n.Number > 0 && !s.cache.due {
+		m.Epoch, m.Number = n.Epoch, n.Number
+		if own, ok := t.Mark(m.System); ok && own.Timeline == m.Timeline && own.LSN <= m.LSN {
+			t = t.Without(own)
+		}
+	}
+	return t.Add(m)
+}
+
+// backoff is the wait between two tries of something that is away.
+type backoff struct {
+	delay time.Duration
+	until time.Time
+}
+
+func (b *backoff) longer() {
+	b.delay = min(max(2*b.delay, probeMin), probeMax)
+	b.until = time.Now().Add(b.delay)
+}
+
+func (b *backoff) reset()        { *b = backoff{} }
+func (b *backoff) waiting() bool { return time.Now().Before(b.until) }

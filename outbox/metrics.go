@@ -1,0 +1,116 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+)
+
+const scope = "github.com/loadlinehq/loadline/outbox"
+
+// pauseReason is why a relay waits.
+type pauseReason string
+
+const (
+	pauseNone         pauseReason = ""
+	pauseUnavailable  pauseReason = "unavailable"  // the broker does not answer
+	pauseBackpressure pauseReason = "backpressure" // it has no room
+)
+
+// metrics are those of a relay, each with its shard:
+//
+//	loadline.outbox.age              of the oldest event that waits
+//	loadline.outbox.depth            events that wait, by their numbers: those rolled back count as well
+//	loadline.outbox.held             events that have failed and hold back their keys
+//	loadline.outbox.published        events that the broker has acknowledged
+//	loadline.outbox.failed{reason}   attempts that were counted: rejected, unencodable
+//	loadline.outbox.dead             events that have gone to outbox_dead
+//	loadline.outbox.invalidations    that the cache has taken
+//	loadline.outbox.publish          how long calls of the driver took
+//	loadline.outbox.relay.active     1 while this relay has the lease
+//	loadline.outbox.relay.paused{reason}  1 while it waits for the broker: unavailable, backpressure
+type metrics struct {
+	shard                            metric.MeasurementOption
+	meter                            metric.Meter
+	published, failed, dead, applied metric.Int64Counter
+	publish                          metric.Float64Histogram
+
+	active               atomic.Bool
+	paused               atomic.Value // pauseReason
+	oldest               atomic.Int64 // nanoseconds of Unix; 0: none
+	last, position, held atomic.Int64
+}
+
+func newMetrics(c RelayConfig) (*metrics, error) {
+	m := &metrics{meter: c.MeterProvider.Meter(scope), shard: metric.WithAttributes(attribute.Int("shard", c.Shard))}
+	m.paused.Store(pauseNone)
+	var errs [5]error
+	m.published, errs[0] = m.meter.Int64Counter("loadline.outbox.published", metric.WithUnit("{event}"), metric.WithDescription("Events that the broker has acknowledged."))
+	m.failed, errs[1] = m.meter.Int64Counter("loadline.outbox.failed", metric.WithUnit("{attempt}"), metric.WithDescription("Attempts that the broker, or the encoder, has refused."))
+	m.dead, errs[2] = m.meter.Int64Counter("loadline.outbox.dead", metric.WithUnit("{event}"), metric.WithDescription("Events that have gone to outbox_dead."))
+	m.applied, errs[3] = m.meter.Int64Counter("loadline.outbox.invalidations", metric.WithUnit("{record}"), metric.WithDescription("Invalidations that the cache has taken."))
+	m.publish, errs[4] = m.meter.Float64Histogram("loadline.outbox.publish", metric.WithUnit("s"), metric.WithDescription("How long calls of the driver took."))
+	return m, errors.Join(errs[:]...)
+}
+
+func reasonOf(reason string) metric.MeasurementOption {
+	return metric.WithAttributes(attribute.String("reason", reason))
+}
+
+func (m *metrics) publishing(ctx context.Context, took time.Duration) {
+	m.publish.Record(ctx, took.Seconds(), m.shard)
+}
+
+func (m *metrics) pause(reason pauseReason) { m.paused.Store(reason) }
+
+// claimed notes the oldest row, which comes first.
+func (m *metrics) claimed(entries []entry) {
+	at := int64(0)
+	if len(entries) > 0 {
+		at = entries[0].created.UnixNano()
+	}
+	m.oldest.Store(at)
+}
+
+// observe registers the gauges, for as long as the relay runs.
+func (m *metrics) observe() (stop func(), err error) {
+	age, err1 := m.meter.Float64ObservableGauge("loadline.outbox.age", metric.WithUnit("s"), metric.WithDescription("Age of the oldest event that waits to be published."))
+	depth, err2 := m.meter.Int64ObservableGauge("loadline.outbox.depth", metric.WithUnit("{event}"), metric.WithDescription("Events that wait to be published, at most."))
+	held, err3 := m.meter.Int64ObservableGauge("loadline.outbox.held", metric.WithUnit("{event}"), metric.WithDescription("Events that have failed and hold back their keys."))
+	active, err4 := m.meter.Int64ObservableGauge("loadline.outbox.relay.active", metric.WithDescription("1 while this relay has the lease."))
+	paused, err5 := m.meter.Int64ObservableGauge("loadline.outbox.relay.paused", metric.WithDescription("1 while the relay waits for the broker."))
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+		return nil, err
+	}
+	registration, err := m.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		if !m.active.Load() {
+			o.ObserveInt64(active, 0, m.shard)
+			return nil
+		}
+		o.ObserveInt64(active, 1, m.shard)
+		seconds := 0.0
+		if at := m.oldest.Load(); at != 0 {
+			seconds = max(0, time.Since(time.Unix(0, at)).Seconds())
+		}
+		o.ObserveFloat64(age, seconds, m.shard)
+		o.ObserveInt64(depth, max(0, m.last.Load()-m.position.Load()), m.shard)
+		o.ObserveInt64(held, m.held.Load(), m.shard)
+		now := m.paused.Load().(pauseReason)
+		for _, reason := range []pauseReason{pauseUnavailable, pauseBackpressure} {
+			value := int64(0)
+			if reason == now {
+				value = 1
+			}
+			o.ObserveInt64(paused, value, m.shard, reasonOf(string(reason)))
+		}
+		return nil
+	}, age, depth, held, active, paused)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = registration.Unregister() }, nil
+}

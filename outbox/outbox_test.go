@@ -1,0 +1,208 @@
+package outbox_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/loadlinehq/loadline/events"
+	"github.com/loadlinehq/loadline/outbox"
+)
+
+// What the server would refuse is refused before it is sent, and the transaction goes on.
+func TestAddRefuses(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	change := func(f func(*events.Message)) events.Message {
+		m := event(t, "k", 1)
+		f(&m)
+		return m
+	}
+	for name, m := range map[string]events.Message{
+		"no type":       change(func(m *events.Message) { m.Type = "" }),
+		"id":            change(func(m *events.Message) { m.ID = "1" }),
+		"id in capital": change(func(m *events.Message) { m.ID = strings.ToUpper(m.ID) }),
+		"key":           change(func(m *events.Message) { m.Key = "a\x00b" }),
+		"key's bytes":   change(func(m *events.Message) { m.Key = "\xff" }),
+		"payload":       change(func(m *events.Message) { m.Payload = []byte("\"\xff\"") }),
+		"no JSON":       change(func(m *events.Message) { m.Payload = []byte("{") }),
+		"tracestate":    change(func(m *events.Message) { m.TraceParent, m.TraceState = "x", "\xff" }),
+	} {
+		err := pgx.BeginFunc(t.Context(), d.Pool, func(tx pgx.Tx) error {
+			for _, messages := range [][]events.Message{{m}, {event(t, "k", 1), m}} {
+				if err := outbox.Add(t.Context(), tx, messages...); !errors.Is(err, events.ErrMessage) {
+					t.Errorf("%s: got %v", name, err)
+				}
+			}
+			return outbox.Add(t.Context(), tx, event(t, "k", 1))
+		})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := outbox.Add(t.Context(), d.Pool, make([]events.Message, outbox.MaxMessages+1)...); err == nil {
+		t.Error("too many were taken")
+	}
+	if err := outbox.Add(t.Context(), d.Pool); err != nil {
+		t.Error(err)
+	}
+	if n := d.int("select count(*) from loadline.outbox"); n != 8 {
+		t.Errorf("%d rows", n)
+	}
+}
+
+// counting counts round trips.
+type counting struct {
+	outbox.Tx
+	n int
+}
+
+func (c *counting) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	c.n++
+	return c.Tx.SendBatch(ctx, b)
+}
+
+// A full outbox refuses with a 503, the transaction goes on, and it takes events again when
+// there is room. Looking costs no round trip.
+func TestFull(t *testing.T) {
+	t.Parallel()
+	d, b := open(t), &broker{}
+	box, err := outbox.New(outbox.Config{MaxBufferBytes: 64 << 10, RetryAfter: 7 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload := strings.Repeat("x", 1000)
+	added := 0
+	var full *outbox.FullError
+	within(t, 10*time.Second, func() error {
+		tx := &counting{Tx: d.Pool}
+		m := event(t, payload[:200], int64(added+1))
+		err := box.Add(t.Context(), tx, m)
+		if errors.As(err, &full) {
+			return nil
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tx.n != 1 {
+			t.Fatalf("%d round trips", tx.n)
+		}
+		added++
+		return fmt.Errorf("%d were added", added)
+	})
+	if !errors.Is(full, outbox.ErrFull) || full.HTTPStatus() != 503 || full.RetryAfter() != 7*time.Second || full.Bytes <= full.Max {
+		t.Errorf("%+v", full)
+	}
+	err = pgx.BeginFunc(t.Context(), d.Pool, func(tx pgx.Tx) error {
+		if err := box.Add(t.Context(), tx, event(t, "k", 1)); !errors.Is(err, outbox.ErrFull) {
+			t.Errorf("got %v", err)
+		}
+		if err := box.Queue(t.Context(), new(pgx.Batch), event(t, "k", 1)); !errors.Is(err, outbox.ErrFull) {
+			t.Errorf("got %v", err)
+		}
+		_, err := tx.Exec(t.Context(), "insert into work (text) values ('uncritical')")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := d.int("select count(*) from loadline.outbox"); got != int64(added) {
+		t.Errorf("%d rows, and %d were added", got, added)
+	}
+	relay(t, quick(d, b))
+	published(t, b, added)
+	within(t, 10*time.Second, func() error { return box.Add(t.Context(), d.Pool, event(t, "k", 1)) })
+}
+
+// Queued events cost the writer no round trip of their own.
+func TestQueue(t *testing.T) {
+	t.Parallel()
+	d, b := open(t), &broker{}
+	var batch pgx.Batch
+	batch.Queue("insert into work (text) values ('a')")
+	if err := errors.Join(outbox.Queue(t.Context(), &batch, event(t, "k", 1), event(t, "k", 2)), outbox.QueueInvalidation(&batch, []byte("k"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.SendBatch(t.Context(), &batch).Close(); err != nil {
+		t.Fatal(err)
+	}
+	relay(t, quick(d, b))
+	published(t, b, 2)
+	if n := d.int("select count(*) from loadline.outbox_invalidation"); n != 1 {
+		t.Errorf("%d invalidations: one without a cache must stay", n)
+	}
+}
+
+func TestValidate(t *testing.T) {
+	t.Parallel()
+	good := outbox.RelayConfig{DSN: "x", Driver: &broker{}}
+	if err := good.Validate(); err != nil {
+		t.Error(err)
+	}
+	for name, change := range map[string]func(*outbox.RelayConfig){
+		"Driver":         func(c *outbox.RelayConfig) { c.Driver = nil },
+		"Pool and DSN":   func(c *outbox.RelayConfig) { c.DSN = "" },
+		"Shard":          func(c *outbox.RelayConfig) { c.Shard = 64 },
+		"Invalidator":    func(c *outbox.RelayConfig) { c.Shard, c.Invalidator = 1, &cache{} },
+		"Batch":          func(c *outbox.RelayConfig) { c.Batch = -1 },
+		"LeaseTTL":       func(c *outbox.RelayConfig) { c.LeaseTTL = time.Second },
+		"OnPoison":       func(c *outbox.RelayConfig) { c.OnPoison = "ignore" },
+		"PublishTimeout": func(c *outbox.RelayConfig) { c.PublishTimeout = -1 },
+	} {
+		c := good
+		change(&c)
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	for _, c := range []outbox.Config{{MaxBufferBytes: -1}, {Shards: 100}, {RetryAfter: -1}} {
+		if _, err := outbox.New(c); err == nil {
+			t.Errorf("%+v was taken", c)
+		}
+	}
+}
+
+// Two shards are two relays, and a key stays in its own.
+func TestShards(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	box, err := outbox.New(outbox.Config{Shards: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var brokers [2]broker
+	for shard := range brokers {
+		c := quick(d, &brokers[shard])
+		c.Shard = shard
+		relay(t, c)
+	}
+	for n := range int64(10) {
+		for key := range 10 {
+			if err := box.Add(t.Context(), d.Pool, event(t, fmt.Sprint(key), n+1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	d.empty()
+	seen := make(map[string]int)
+	for shard := range brokers {
+		got := brokers[shard].all()
+		if len(got) == 0 || inversions(got) != 0 {
+			t.Errorf("shard %d: %d events, %d out of order", shard, len(got), inversions(got))
+		}
+		for _, raw := range got {
+			if in, was := seen[keyOf(raw)]; was && in != shard {
+				t.Errorf("the key %s is in both", keyOf(raw))
+			}
+			seen[keyOf(raw)] = shard
+		}
+	}
+	if len(seen) != 10 {
+		t.Errorf("%d keys", len(seen))
+	}
+}

@@ -1,0 +1,123 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Waker is told, after a commit, that there are events. A [*Relay] is one; a process without
+// a relay has one that sends a message to the process with it, such as a publication without
+// guarantees: what is not heard costs up to Poll, no event. It must not block.
+type Waker interface{ Wake() }
+
+// Relay publishes what transactions have added. Several may run for a shard: one has the
+// lease, the others stand by.
+type Relay struct {
+	c       RelayConfig
+	wake    chan struct{}
+	m       *metrics
+	started atomic.Bool
+}
+
+var _ Waker = (*Relay)(nil)
+
+// NewRelay checks the configuration. Run does the work.
+func NewRelay(c RelayConfig) (*Relay, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	c = c.withDefaults()
+	m, err := newMetrics(c)
+	if err != nil {
+		return nil, err
+	}
+	return &Relay{c: c, wake: make(chan struct{}, 1), m: m}, nil
+}
+
+// Wake makes the relay look at once. Call it after a commit; it does not block, and many
+// calls are as one. A notification by the database in the writer's transaction would do the
+// same for half of the rate at which it commits: it takes a lock of the whole server until
+// the commit is on disk.
+func (r *Relay) Wake() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run stands by until it has the lease, and relays until ctx is done; then it waits for
+// what is being published, at most PublishTimeout, gives the lease back, and returns nil. A
+// database that is away, or without the tables, is tried again. Run may be called once.
+func (r *Relay) Run(ctx context.Context) error {
+	if !r.started.CompareAndSwap(false, true) {
+		return errors.New("outbox: Relay.Run was called before")
+	}
+	stop, err := r.m.observe()
+	if err != nil {
+		return err
+	}
+	defer stop()
+	var wait backoff
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := r.connected(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		if time.Since(began) > probeMax {
+			wait.reset()
+		}
+		wait.longer()
+		if !errors.Is(err, errLease) {
+			r.c.Logger.WarnContext(ctx, "outbox: the relay connects again", "shard", r.c.Shard, "error", err)
+		} else {
+			r.c.Logger.WarnContext(ctx, "outbox: another relay has the lease; this one stands by", "shard", r.c.Shard)
+		}
+		sleep(ctx, wait.delay/2+rand.N(wait.delay))
+	}
+	return nil
+}
+
+// connected stands by and leads over one connection.
+func (r *Relay) connected(ctx context.Context) error {
+	conn, err := r.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeConn(ctx, conn)
+	for {
+		l, err := r.acquire(ctx, conn)
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		if l != nil {
+			r.c.Logger.InfoContext(ctx, "outbox: this relay has the lease", "shard", r.c.Shard, "epoch", l.epoch)
+			s := &session{r: r, l: l}
+			return s.lead(ctx)
+		}
+		sleep(ctx, r.c.Poll/2+rand.N(r.c.Poll)) // relays that stand by do not look all at once
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+func closeConn(ctx context.Context, conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx) // the server sees that it is gone
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
