@@ -9,11 +9,12 @@ import (
 
 	"github.com/loadlinehq/loadline/inbox"
 	"github.com/loadlinehq/loadline/internal/migrate"
+	"github.com/loadlinehq/loadline/outbox"
 )
 
 // migrations are those of all packages with tables.
 func migrations() []migrate.Set {
-	return []migrate.Set{{Name: "inbox", Files: inbox.Migrations}}
+	return []migrate.Set{{Name: "outbox", Files: outbox.Migrations}, {Name: "inbox", Files: inbox.Migrations}}
 }
 
 type migrateCmd struct {

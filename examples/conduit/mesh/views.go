@@ -25,15 +25,14 @@ var errViewLost = errors.New("mesh: too many views wait for the broker")
 
 // Views publishes views outside of the request.
 type Views struct {
-	publisher *events.Publisher
-	log       *slog.Logger
-	queue     chan events.Message
-	lost      atomic.Int64
+	log   *slog.Logger
+	queue chan events.Message
+	lost  atomic.Int64
 }
 
 // NewViews needs Run.
-func NewViews(publisher *events.Publisher, log *slog.Logger) *Views {
-	return &Views{publisher: publisher, log: log, queue: make(chan events.Message, viewQueue)}
+func NewViews(log *slog.Logger) *Views {
+	return &Views{log: log, queue: make(chan events.Message, viewQueue)}
 }
 
 // Viewed takes a view and returns at once. Its context's trace goes with it.
@@ -56,14 +55,14 @@ func (v *Views) Viewed(ctx context.Context, article int64) error {
 
 // Run publishes until ctx is done, and then what is in the queue, for as long as one
 // publication may take.
-func (v *Views) Run(ctx context.Context) error {
+func (v *Views) Run(ctx context.Context, publisher *events.Publisher) error {
 	for {
 		select {
 		case first := <-v.queue:
-			v.publish(ctx, v.collect(ctx, first))
+			v.publish(ctx, publisher, v.collect(ctx, first))
 		case <-ctx.Done():
 			for len(v.queue) > 0 {
-				if !v.publish(context.WithoutCancel(ctx), v.collect(ctx, <-v.queue)) {
+				if !v.publish(context.WithoutCancel(ctx), publisher, v.collect(ctx, <-v.queue)) {
 					break
 				}
 			}
@@ -80,23 +79,18 @@ func (v *Views) collect(ctx context.Context, first events.Message) []events.Mess
 		select {
 		case m := <-v.queue:
 			batch = append(batch, m)
-			continue
-		default:
-		}
-		select {
-		case m := <-v.queue:
-			batch = append(batch, m)
 		case <-timer.C:
 			return batch
 		case <-ctx.Done():
-			return batch
+			timer.Reset(0) // what is there, and no waiting
+			ctx = context.Background()
 		}
 	}
 	return batch
 }
 
-func (v *Views) publish(ctx context.Context, batch []events.Message) bool {
-	if err := v.publisher.Publish(ctx, batch...); err != nil {
+func (v *Views) publish(ctx context.Context, publisher *events.Publisher, batch []events.Message) bool {
+	if err := publisher.Publish(ctx, batch...); err != nil {
 		v.log.WarnContext(ctx, "views may not be counted", slog.Int("views", len(batch)), slog.Any("error", err))
 		return false
 	}

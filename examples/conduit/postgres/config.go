@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -32,6 +34,8 @@ const (
 	// Less than a query's: who waits for a row holds a connection, and the pool must
 	// not go to those who wait for one row.
 	maxLockTimeout = 2 * time.Second
+	// Who waits for a connection may wait for a part of what a request may take.
+	queueWait = 3 * time.Second
 	// A transaction that idles for longer has lost its client.
 	idleInTxTimeout = 10 * time.Second
 )
@@ -124,5 +128,25 @@ func (c Config) setSession(params map[string]string) {
 }
 
 func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
+
+// AnyPrimary is a connection string that leads to whichever of the servers is the primary.
+// All must have the same user and database.
+func (c Config) AnyPrimary() string {
+	u, err := url.Parse(c.URL)
+	if err != nil || u.Host == "" || len(c.Replicas) == 0 {
+		return c.URL // of libpq's other form, or alone
+	}
+	hosts := []string{u.Host}
+	for _, replica := range c.Replicas {
+		if r, err := url.Parse(replica); err == nil && r.Host != "" {
+			hosts = append(hosts, r.Host)
+		}
+	}
+	u.Host = strings.Join(hosts, ",")
+	query := u.Query()
+	query.Set("target_session_attrs", "read-write")
+	u.RawQuery = query.Encode()
+	return u.String()
+}
 
 func (c Config) lockTimeout() time.Duration { return min(maxLockTimeout, c.QueryTimeout/2) }

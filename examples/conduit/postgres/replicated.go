@@ -28,6 +28,7 @@ func OpenReplicated(ctx context.Context, c Config, log *slog.Logger) (*Replicate
 		IdleTime:       c.IdleTimeout,
 		ConnectTimeout: c.ConnectTimeout,
 		QueryTimeout:   c.QueryTimeout,
+		QueueWait:      queueWait,
 	}
 	replicaPool := pool
 	replicaPool.MaxConns = int(c.ReplicaMaxConns)
@@ -46,6 +47,9 @@ func OpenReplicated(ctx context.Context, c Config, log *slog.Logger) (*Replicate
 	}
 	return &Replicated{router}, nil
 }
+
+// Router is what it routes by, for handlers of events.
+func (r *Replicated) Router() *db.Router { return r.router }
 
 // Run watches the servers until ctx is done.
 func (r *Replicated) Run(ctx context.Context) error { return r.router.Run(ctx) }

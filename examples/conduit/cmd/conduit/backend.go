@@ -12,13 +12,17 @@ import (
 
 	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/causal/redisstore"
+	"github.com/loadlinehq/loadline/events/natsjs"
 	"github.com/loadlinehq/loadline/examples/conduit/httpapi"
+	"github.com/loadlinehq/loadline/examples/conduit/mesh"
 	"github.com/loadlinehq/loadline/examples/conduit/postgres"
 )
 
 // backend is what an arm serves on.
 type backend struct {
 	db       postgres.DB
+	recorder postgres.Recorder
+	viewed   func(ctx context.Context, article int64) error // nil: the store counts it
 	sessions *causal.HTTP // nil where there is one server
 	ping     func(context.Context) error
 	close    func()
@@ -29,7 +33,7 @@ func openMonolith(ctx context.Context, s settings, _ *slog.Logger) (backend, err
 	if err != nil {
 		return backend{}, fmt.Errorf("database: %w", err)
 	}
-	return backend{db: db, ping: db.Ping, close: db.Close}, nil
+	return backend{db: db, recorder: postgres.Immediately{}, ping: db.Ping, close: db.Close}, nil
 }
 
 func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, error) {
@@ -45,7 +49,7 @@ func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, e
 		return backend{}, fmt.Errorf("database: %w", err)
 	}
 	closers = append(closers, db.Close)
-	b.db, b.ping = db, db.Ping
+	b.db, b.recorder, b.ping = db, postgres.Immediately{}, db.Ping
 
 	config := causal.HTTPConfig{
 		// Clients have their name in a header, not in a cookie.
@@ -87,6 +91,28 @@ func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, e
 		}
 	})
 	closers = append(closers, func() { unwatch(); watching.Wait() })
+
+	if s.NATS.URL != "" {
+		m, err := mesh.New(mesh.Config{
+			NATS:     natsjs.Config{URL: s.NATS.URL, MaxBytes: s.NATS.MaxBytes, Logger: log},
+			DB:       db.Router(),
+			RelayDSN: s.Database.AnyPrimary(),
+			Log:      log,
+		})
+		if err != nil {
+			b.close()
+			return backend{}, fmt.Errorf("events: %w", err)
+		}
+		b.db, b.recorder, b.viewed = m.Waking(db), m, m.Viewed
+		run, stop := context.WithCancel(context.WithoutCancel(ctx))
+		var running sync.WaitGroup
+		running.Go(func() {
+			if err := m.Run(run); err != nil {
+				log.Error("the event mesh has ended", slog.Any("error", err))
+			}
+		})
+		closers = append(closers, func() { stop(); running.Wait() })
+	}
 	return b, nil
 }
 

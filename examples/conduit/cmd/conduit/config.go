@@ -16,19 +16,20 @@ import (
 )
 
 // sections are those of the file that all programs share; see docs/configuration.md.
-func sections() []string { return []string{"stack", "database", "redis", "http", "auth"} }
+func sections() []string { return []string{"stack", "database", "redis", "nats", "http", "auth"} }
 
 // settings are all that the file and the environment can say to the server. A key is
 // a field with tags, here or in the struct of a package.
 type settings struct {
 	Database postgres.Config `yaml:"database"`
 	Redis    redisConfig     `yaml:"redis"`
+	NATS     natsConfig      `yaml:"nats"`
 	HTTP     serverConfig    `yaml:"http"`
 	Auth     auth.Config     `yaml:"auth"`
 }
 
 func defaultSettings() settings {
-	return settings{Database: postgres.Config{}.WithDefaults(), HTTP: defaultServerConfig()}
+	return settings{Database: postgres.Config{}.WithDefaults(), NATS: natsConfig{MaxBytes: defaultEventBytes}, HTTP: defaultServerConfig()}
 }
 
 // Validate reports relations between sections that cannot be.

@@ -5,6 +5,9 @@ import (
 	"fmt"
 
 	"github.com/loadlinehq/loadline/examples/conduit/postgres"
+	"github.com/loadlinehq/loadline/inbox"
+	"github.com/loadlinehq/loadline/internal/migrate"
+	"github.com/loadlinehq/loadline/outbox"
 )
 
 type migrateCmd struct{}
@@ -16,6 +19,11 @@ func (c *migrateCmd) Run(ctx context.Context, app *commands) error {
 		return err
 	}
 	applied, err := postgres.Migrate(ctx, url)
+	if err != nil {
+		return err
+	}
+	of, err := migrate.Up(ctx, url, migrate.Set{Name: "outbox", Files: outbox.Migrations}, migrate.Set{Name: "inbox", Files: inbox.Migrations})
+	applied = append(applied, of...)
 	if err != nil {
 		return err
 	}

@@ -87,12 +87,15 @@ func serve(ctx context.Context, s settings, arm string) error {
 	}
 	defer backend.close()
 
-	store := postgres.NewStore(backend.db, postgres.Immediately{})
+	store := postgres.NewStore(backend.db, backend.recorder)
+	if backend.viewed == nil {
+		backend.viewed = store.Viewed
+	}
 	health := httpapi.NewHealth(backend.ping)
 	server := &http.Server{
 		Handler: httpapi.New(httpapi.Config{
 			Store:       store,
-			Viewed:      store.Viewed,
+			Viewed:      backend.viewed,
 			Passwords:   auth.NewHasher(),
 			Tokens:      tokens,
 			Health:      health,

@@ -50,13 +50,17 @@ SELECT count(*) FROM (SELECT FROM notifications WHERE user_id = @user_id AND NOT
 -- name: MarkRead :exec
 UPDATE notifications SET read = true WHERE user_id = @user_id AND id <= @up_to AND NOT read;
 
--- One row per article, in ascending order, so that two batches do not deadlock.
+-- One row per article, in ascending order, so that two batches do not deadlock. An article
+-- that is being deleted is waited for, and passed over.
 -- name: AddViews :exec
+WITH known AS (
+    SELECT id FROM articles WHERE id = ANY (@article_ids::bigint[]) ORDER BY id FOR KEY SHARE
+)
 INSERT INTO article_views (article_id, views)
-SELECT a.id, v.views
+SELECT known.id, v.views
 FROM (SELECT unnest(@article_ids::bigint[]) AS id, unnest(@views::bigint[]) AS views) AS v
-JOIN articles AS a ON a.id = v.id
-ORDER BY a.id
+JOIN known ON known.id = v.id
+ORDER BY known.id
 ON CONFLICT (article_id) DO UPDATE SET views = article_views.views + excluded.views;
 
 -- name: ArticleViews :one

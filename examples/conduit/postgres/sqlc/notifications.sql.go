@@ -13,11 +13,14 @@ import (
 )
 
 const addViews = `-- name: AddViews :exec
+WITH known AS (
+    SELECT id FROM articles WHERE id = ANY ($1::bigint[]) ORDER BY id FOR KEY SHARE
+)
 INSERT INTO article_views (article_id, views)
-SELECT a.id, v.views
+SELECT known.id, v.views
 FROM (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS views) AS v
-JOIN articles AS a ON a.id = v.id
-ORDER BY a.id
+JOIN known ON known.id = v.id
+ORDER BY known.id
 ON CONFLICT (article_id) DO UPDATE SET views = article_views.views + excluded.views
 `
 
@@ -26,7 +29,8 @@ type AddViewsParams struct {
 	Views      []int64
 }
 
-// One row per article, in ascending order, so that two batches do not deadlock.
+// One row per article, in ascending order, so that two batches do not deadlock. An article
+// that is being deleted is waited for, and passed over.
 func (q *Queries) AddViews(ctx context.Context, arg AddViewsParams) error {
 	_, err := q.db.Exec(ctx, addViews, arg.ArticleIDs, arg.Views)
 	return err

@@ -1,0 +1,163 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/loadlinehq/loadline/events"
+	"github.com/loadlinehq/loadline/events/natsjs"
+	"github.com/loadlinehq/loadline/examples/conduit"
+	"github.com/loadlinehq/loadline/examples/conduit/postgres"
+	"github.com/loadlinehq/loadline/examples/conduit/postgres/sqlc"
+	"github.com/loadlinehq/loadline/inbox"
+	"github.com/loadlinehq/loadline/outbox"
+)
+
+// maxOutboxBytes is minutes of a busy site: what does not fit while the broker is away
+// refuses publications, comments and favourites, and nothing else.
+const maxOutboxBytes = 1 << 30
+
+// Config says where the broker is, and how the database is reached.
+type Config struct {
+	// NATS is where the broker is.
+	NATS natsjs.Config
+	// DB opens the transactions of handlers.
+	DB inbox.DB
+	// RelayDSN is for the relay's own connection: all servers of which one is the primary.
+	RelayDSN string
+	Log      *slog.Logger
+}
+
+// Mesh records what happens, and has it happen to others. Its methods may be used before
+// Run is called, and while the broker is away.
+type Mesh struct {
+	c     Config
+	box   *outbox.Outbox
+	inbox *inbox.Inbox
+	views *Views
+	wake  chan struct{}
+}
+
+// New checks the configuration.
+func New(c Config) (*Mesh, error) {
+	box, err1 := outbox.New(outbox.Config{MaxBufferBytes: maxOutboxBytes})
+	in, err2 := inbox.New(inbox.Config{DB: c.DB, Logger: c.Log})
+	if err := errors.Join(err1, err2, c.NATS.Validate()); err != nil {
+		return nil, err
+	}
+	return &Mesh{c: c, box: box, inbox: in, views: NewViews(c.Log), wake: make(chan struct{}, 1)}, nil
+}
+
+// Record implements [postgres.Recorder]: by a row in the outbox.
+func (m *Mesh) Record(ctx context.Context, tx sqlc.DBTX, happened any) error {
+	message, err := message(happened)
+	if err != nil {
+		return err
+	}
+	batches, ok := tx.(outbox.Tx)
+	if !ok {
+		return fmt.Errorf("mesh: a %T cannot send batches", tx)
+	}
+	return m.box.Add(ctx, batches, message)
+}
+
+func message(happened any) (events.Message, error) {
+	switch h := happened.(type) {
+	case conduit.ArticlePublished:
+		return ArticlePublished.New(h)
+	case conduit.CommentWritten:
+		return CommentWritten.New(h)
+	case conduit.ArticleFavorited:
+		return ArticleFavorited.New(h)
+	}
+	return events.Message{}, fmt.Errorf("mesh: %T is no event", happened)
+}
+
+// Viewed counts a view, outside of the request.
+func (m *Mesh) Viewed(ctx context.Context, article int64) error { return m.views.Viewed(ctx, article) }
+
+// Waking is a database that wakes the relay after each commit.
+func (m *Mesh) Waking(db postgres.DB) postgres.DB { return waking{db, m} }
+
+type waking struct {
+	postgres.DB
+	mesh *Mesh
+}
+
+func (w waking) InTx(ctx context.Context, fn func(context.Context) error) error {
+	err := w.DB.InTx(ctx, fn)
+	if err == nil {
+		select {
+		case w.mesh.wake <- struct{}{}:
+		default:
+		}
+	}
+	return err
+}
+
+// Run relays and handles events until ctx is done, and then what is under way. A broker
+// that is away is tried again for ever.
+func (m *Mesh) Run(ctx context.Context) error {
+	var g errgroup.Group
+	g.Go(func() error { return m.inbox.Run(ctx) })
+	g.Go(func() error {
+		for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+			err := m.connected(ctx)
+			if ctx.Err() != nil {
+				return nil
+			}
+			m.c.Log.WarnContext(ctx, "the event mesh does not run; it is tried again", slog.Duration("after", pause), slog.Any("error", err))
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(pause/2 + rand.N(pause)):
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// connected runs until ctx is done, or something cannot go on.
+func (m *Mesh) connected(ctx context.Context) error {
+	driver, err := natsjs.Open(ctx, m.c.NATS)
+	if err != nil {
+		return err
+	}
+	defer driver.Close()
+	relay, err := outbox.NewRelay(outbox.RelayConfig{DSN: m.c.RelayDSN, Driver: driver, Source: Source, Logger: m.c.Log})
+	if err != nil {
+		return err
+	}
+	consumer, err := events.NewConsumer(driver, events.ConsumerConfig{Logger: m.c.Log})
+	if err != nil {
+		return err
+	}
+	Handle(consumer, m.inbox)
+	publisher, err := events.NewPublisher(driver, events.PublisherConfig{Source: Source})
+	if err != nil {
+		return err
+	}
+	m.c.Log.InfoContext(ctx, "the event mesh runs")
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return driver.Run(ctx) })
+	g.Go(func() error { return relay.Run(ctx) })
+	g.Go(func() error { return consumer.Run(ctx) })
+	g.Go(func() error { return m.views.Run(ctx, publisher) })
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-m.wake:
+				relay.Wake()
+			}
+		}
+	})
+	return g.Wait()
+}
