@@ -23,7 +23,7 @@ type backend struct {
 	db       postgres.DB
 	recorder postgres.Recorder
 	viewed   func(ctx context.Context, article int64) error // nil: the store counts it
-	sessions *causal.HTTP // nil where there is one server
+	sessions *causal.HTTP                                   // nil where there is one server
 	ping     func(context.Context) error
 	close    func()
 }
