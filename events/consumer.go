@@ -237,7 +237,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	}
 	if len(keyed) > 0 {
 		for p := range Partitions {
-			s := c.subscription(fmt.Sprintf("%s-p%02d", c.c.Group, p), 1, 1)
+			s := c.subscription(fmt.Sprintf("%s-P%02d", c.c.Group, p), 1, 1) // no group has upper case letters
 			for _, name := range keyed {
 				s.Filters = append(s.Filters, Filter{name, p})
 			}
@@ -248,7 +248,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 		if h.batch == nil {
 			continue
 		}
-		s := c.subscription(c.c.Group+"-batch-"+name, max(c.c.MaxInFlight, 2*h.batch.size), h.batch.size)
+		s := c.subscription(c.c.Group+"-BATCH-"+name, max(c.c.MaxInFlight, 2*h.batch.size), h.batch.size)
 		s.Filters = []Filter{{name, -1}}
 		runner := newBatchRunner(c, h)
 		subscribers.Go(func() { runner.run(handling) })

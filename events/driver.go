@@ -33,9 +33,11 @@ type Raw struct {
 // Subscribe survive restarts of the broker without a new Driver.
 type Driver interface {
 	// Publish stores messages and returns an error for each, nil when the broker has
-	// acknowledged it as stored. It returns when ctx is done at the latest. Messages that are
-	// acknowledged are stored in their order. A message may be stored although its error is
-	// not nil; sent again, it is a duplicate.
+	// acknowledged it as stored. It returns when ctx is done at the latest. Messages of one
+	// key, by its CloudEvents attribute partitionkey, that are acknowledged are stored in their
+	// order, and none after the first of them that is not: those have an [ErrUnavailable]. A
+	// message may be stored although its error is not nil; sent again, it is a duplicate. The
+	// driver may read the messages until a little after it has returned.
 	Publish(ctx context.Context, messages []Raw) []error
 	// Subscribe calls deliver for each message, one call after the other, until ctx is
 	// done; it returns nil then. The subscription is made if it does not exist, and lasts:

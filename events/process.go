@@ -40,7 +40,8 @@ func (c *Consumer) understand(d Delivery) (Message, error) {
 		return m, &deadError{ReasonUndecodable, err}
 	}
 	if c.handlers[m.Type] == nil {
-		return m, &deadError{ReasonUndecodable, fmt.Errorf("events: %s has no handler here", m.Type)}
+		// While a new version of the program is brought out, another member may have one.
+		return m, fmt.Errorf("events: %s has no handler here", m.Type)
 	}
 	if n := d.Attempt(); n > c.c.MaxDeliveries {
 		return m, &deadError{ReasonFailed, fmt.Errorf("events: it was delivered %d times and never settled: its handler may end the process", n-1)}

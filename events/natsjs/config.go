@@ -1,9 +1,11 @@
 package natsjs
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -13,77 +15,97 @@ import (
 
 // Defaults of [Config].
 const (
-	DefaultMaxAge   = 72 * time.Hour
+	DefaultStream      = "EVENTS"
+	DefaultDeadLetters = "DLQ"
+	DefaultAdvisories  = "ADVISORIES"
+	// DefaultMaxAge is a weekend and a day: a guess at how long a group may be away.
+	DefaultMaxAge = 72 * time.Hour
+	// DefaultMaxBytes is the design's: 10 GB.
 	DefaultMaxBytes = 10 << 30
-	// DefaultDuplicates covers a relay that repeats a batch after a crash; the inbox covers
-	// all else. Each id in the window costs the server memory.
+	// DefaultDeadLetterMaxAge and DefaultDeadLetterMaxBytes leave a month to look at what
+	// has failed.
+	DefaultDeadLetterMaxAge   = 30 * 24 * time.Hour
+	DefaultDeadLetterMaxBytes = 2 << 30
+	// DefaultDuplicates is longer than a broker's restart. It takes memory for each ID: with
+	// IDs, publishing was half as fast as without.
 	DefaultDuplicates = 5 * time.Minute
+	// DefaultPurgeAt is the design's.
+	DefaultPurgeAt = 0.8
+	// DefaultInterval is a guess: metrics are read every ten seconds or more.
+	DefaultInterval = 5 * time.Second
 
-	deadMaxAge      = 30 * 24 * time.Hour
-	deadMaxBytes    = 2 << 30
-	advisoryMaxAge  = 7 * 24 * time.Hour
-	advisoryMaxSize = 64 << 20
-	// deadShare bounds the dead letters where the events have less than the default.
-	deadShare = 5
+	advisoriesMaxAge   = 7 * 24 * time.Hour
+	advisoriesMaxBytes = 64 << 20
+	clusterReplicas    = 3 // of which one may be lost
 )
 
-// Config says where NATS is, and how events are kept. Only one of URL and Conn is
-// required.
+// Config has a usable zero value but for the connection: one of URL and Conn.
 type Config struct {
-	// URL is like nats://user:password@host:4222, with commas between several.
+	// URL of the server, or several with commas between them: nats://host:port.
 	URL string
-	// Conn is a connection of the application's. It should reconnect for ever
-	// (nats.MaxReconnects(-1)) and buffer nothing (nats.ReconnectBufSize(-1)); Close leaves it
-	// open.
-	Conn *nats.Conn
-	// Options are those of the connection that is made for URL, after this package's own:
-	// credentials, TLS.
+	// Options of the connection to URL, such as credentials. They come after the driver's
+	// own, and may override them.
 	Options []nats.Option
+	// Name of the connection to URL, for the server's monitoring. Default loadline.
+	Name string
+	// Conn is a connection that the application has. It needs nats.MaxReconnects(-1) to
+	// survive a long outage, and nats.ReconnectBufSize(-1): without, what was published
+	// while the server was away is sent later, behind the back of who was told that it
+	// failed. Close leaves it open.
+	Conn *nats.Conn
 
-	// StreamPrefix and SubjectPrefix begin the names of the streams EVENTS, DEAD and
-	// ADVISORIES, and of all subjects, for several applications on one account. Default none.
-	StreamPrefix, SubjectPrefix string
-	// Replicas of each stream. Default 3 in a cluster, 1 on a single server.
+	// Stream, DeadLetters and Advisories are the names of the streams. Default EVENTS, DLQ,
+	// ADVISORIES.
+	Stream, DeadLetters, Advisories string
+	// SubjectPrefix comes before each subject, with a dot at its end: for several
+	// environments on one server. Default: none.
+	SubjectPrefix string
+
+	// Replicas of the streams. Default 3 in a cluster, 1 on a single server.
 	Replicas int
-	// MaxAge is how long an event is kept at most. Default 72 h. Shorter than the longest
-	// outage of a consumer, and it never sees what happened meanwhile.
+	// MaxAge is how long messages are kept, acknowledged or not. Default 72 h. A group that
+	// is away for longer loses some.
 	MaxAge time.Duration
-	// MaxBytes bounds the events on disk. Default 10 GB, which the server reserves. A full
-	// stream refuses events; an outbox keeps them until there is room.
-	MaxBytes int64
-	// MaxMessages bounds their number. Default: none.
-	MaxMessages int64
-	// Duplicates is for how long an event that is published again is stored once.
-	// Default 5 min.
+	// MaxBytes and MaxMessages bound what is kept; at the bound publishing fails with
+	// [events.ErrBackpressure]. The server sets MaxBytes aside, and refuses the stream if it
+	// does not have so much. Default 10 GB, and no bound on the number.
+	MaxBytes, MaxMessages int64
+	// DeadLetterMaxAge and DeadLetterMaxBytes are those of the dead letters. Default 30 days,
+	// 2 GB. When they are full, what fails is tried again and again.
+	DeadLetterMaxAge   time.Duration
+	DeadLetterMaxBytes int64
+	// Duplicates is how long the server knows the IDs that it has stored. Default 5 min.
 	Duplicates time.Duration
-	// AtomicBatches publishes what is published together in one batch that is stored as a
-	// whole: with sync_interval: always on a single server twenty times as fast as one by one,
-	// and slower than that without.
+	// AtomicBatches stores the messages of one call all at once or not at all, with one write
+	// to the disk. For servers with sync_interval: always, where it is 20 times as fast; on
+	// others it is slower. One that the server refuses is sent message by message.
 	AtomicBatches bool
-	// Update changes a stream that is there and differs. By default Open says how it does,
-	// and fails.
+	// Update changes streams and subscriptions that differ from what is asked for. Without
+	// it, Open and Subscribe fail where guarantees depend on the difference.
 	Update bool
 
-	// Logger is told of changes of the connection, and of housekeeping. Default
-	// slog.Default().
-	Logger *slog.Logger
-	// MeterProvider gets the metrics. Default: the global one.
-	MeterProvider metric.MeterProvider
+	// PurgeAt is the share of MaxBytes or MaxMessages above which Run deletes what all
+	// subscriptions have settled. Default 0.8; a negative value never does.
+	PurgeAt float64
+	// Interval of Run's work. Default 5 s.
+	Interval time.Duration
+
+	Logger        *slog.Logger         // default slog.Default()
+	MeterProvider metric.MeterProvider // default: the global one
 }
 
 func (c Config) withDefaults() Config {
-	if c.MaxAge == 0 {
-		c.MaxAge = DefaultMaxAge
-	}
-	if c.MaxBytes == 0 {
-		c.MaxBytes = DefaultMaxBytes
-	}
-	if c.MaxMessages == 0 {
-		c.MaxMessages = -1
-	}
-	if c.Duplicates == 0 {
-		c.Duplicates = min(DefaultDuplicates, c.MaxAge)
-	}
+	c.Name = cmp.Or(c.Name, "loadline")
+	c.Stream = cmp.Or(c.Stream, DefaultStream)
+	c.DeadLetters = cmp.Or(c.DeadLetters, DefaultDeadLetters)
+	c.Advisories = cmp.Or(c.Advisories, DefaultAdvisories)
+	c.MaxAge = cmp.Or(c.MaxAge, DefaultMaxAge)
+	c.MaxBytes = cmp.Or(c.MaxBytes, DefaultMaxBytes)
+	c.DeadLetterMaxAge = cmp.Or(c.DeadLetterMaxAge, DefaultDeadLetterMaxAge)
+	c.DeadLetterMaxBytes = cmp.Or(c.DeadLetterMaxBytes, DefaultDeadLetterMaxBytes)
+	c.Duplicates = cmp.Or(c.Duplicates, min(DefaultDuplicates, max(c.MaxAge, 0)))
+	c.PurgeAt = cmp.Or(c.PurgeAt, DefaultPurgeAt)
+	c.Interval = cmp.Or(c.Interval, DefaultInterval)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -95,19 +117,34 @@ func (c Config) withDefaults() Config {
 
 // Validate reports all fields that cannot be.
 func (c Config) Validate() error {
+	d := c.withDefaults()
 	var errs []error
 	wrong := func(is bool, format string, args ...any) {
 		if is {
 			errs = append(errs, fmt.Errorf("natsjs: Config."+format, args...))
 		}
 	}
-	wrong((c.URL == "") == (c.Conn == nil), "URL and Conn: one of them is needed, such as nats://127.0.0.1:4222")
-	wrong(c.Conn != nil && len(c.Options) > 0, "Options are of no use with Conn")
-	wrong(c.Replicas < 0 || c.Replicas > 5, "Replicas is %d, not between 0 and 5", c.Replicas)
-	wrong(c.MaxAge < 0 || c.MaxAge > 0 && c.MaxAge < time.Minute, "MaxAge is %v, less than a minute", c.MaxAge)
-	wrong(c.MaxBytes < 0 || c.MaxBytes > 0 && c.MaxBytes < 1<<20, "MaxBytes is %d, less than a megabyte", c.MaxBytes)
-	wrong(c.MaxMessages < 0, "MaxMessages is %d, less than none", c.MaxMessages)
-	d := c.withDefaults()
-	wrong(d.Duplicates < 100*time.Millisecond || d.Duplicates > d.MaxAge, "Duplicates is %v, not between 100 ms and MaxAge (%v)", c.Duplicates, d.MaxAge)
+	wrong(c.URL == "" && c.Conn == nil, "URL is missing, and there is no Conn")
+	wrong(c.URL != "" && c.Conn != nil, "URL and Conn are both set: which one is it?")
+	wrong(c.Conn != nil && len(c.Options) > 0, "Options are for URL: Conn has its own")
+	names := map[string]string{}
+	for _, s := range []struct{ field, name string }{{"Stream", d.Stream}, {"DeadLetters", d.DeadLetters}, {"Advisories", d.Advisories}} {
+		wrong(strings.ContainsAny(s.name, ".*> /\\\t\r\n"), "%s is %q: a stream's name has no spaces, and none of .*>/\\", s.field, s.name)
+		wrong(names[s.name] != "", "%s and %s are both %q", s.field, names[s.name], s.name)
+		names[s.name] = s.field
+	}
+	prefix := d.SubjectPrefix
+	wrong(prefix != "" && (!strings.HasSuffix(prefix, ".") || strings.HasPrefix(prefix, ".") || strings.Contains(prefix, "..") || strings.ContainsAny(prefix, "*> \t\r\n$")),
+		"SubjectPrefix is %q: it is words with a dot after each", prefix)
+	wrong(d.Replicas < 0 || d.Replicas > 5, "Replicas is %d, not between 1 and 5", d.Replicas)
+	wrong(d.MaxAge < 0, "MaxAge is %v, less than nothing", d.MaxAge)
+	wrong(d.MaxBytes < 1<<20, "MaxBytes is %d, less than the largest message", d.MaxBytes)
+	wrong(d.MaxMessages < 0, "MaxMessages is %d, less than nothing", d.MaxMessages)
+	wrong(d.DeadLetterMaxAge < 0, "DeadLetterMaxAge is %v, less than nothing", d.DeadLetterMaxAge)
+	wrong(d.DeadLetterMaxBytes < 1<<20, "DeadLetterMaxBytes is %d, less than the largest message", d.DeadLetterMaxBytes)
+	wrong(d.Duplicates < 100*time.Millisecond, "Duplicates is %v, less than the server's least of 100 ms", d.Duplicates)
+	wrong(d.Duplicates > d.MaxAge || d.Duplicates > d.DeadLetterMaxAge, "Duplicates is %v, more than messages are kept", d.Duplicates)
+	wrong(d.PurgeAt >= 1, "PurgeAt is %v: above the bound there is nothing", d.PurgeAt)
+	wrong(d.Interval < 10*time.Millisecond, "Interval is %v, less than 10 ms", d.Interval)
 	return errors.Join(errs...)
 }

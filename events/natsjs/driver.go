@@ -2,149 +2,195 @@ package natsjs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.opentelemetry.io/otel/metric"
 
 	"github.com/loadlinehq/loadline/events"
 )
 
 const (
-	connectTimeout = 2 * time.Second
-	// maxPending is how many publications may wait for their acknowledgement.
-	maxPending = 4096
+	// openLimit bounds Open where its context does not.
+	openLimit = 30 * time.Second
+	// requestLimit bounds a question to the server. 5 s is nats.go's own.
+	requestLimit = 5 * time.Second
+	// A server that does not answer two pings is taken for gone: nats.go's default of
+	// 2 min would leave a half-open connection alone for four.
+	pingInterval = 10 * time.Second
+	// writeLimit ends a connection whose server takes nothing.
+	writeLimit = 5 * time.Second
+	closeLimit = 5 * time.Second
 )
 
-// Driver is an [events.Driver]. It may be used by several goroutines.
+// ErrClosed: the driver, or the application's connection, has been closed.
+var ErrClosed = errors.New("natsjs: closed")
+
+// Driver is an [events.Driver] on JetStream.
 type Driver struct {
-	c     Config
-	log   *slog.Logger
-	conn  *nats.Conn
-	owned bool
-	js    jetstream.JetStream
+	c      Config
+	log    *slog.Logger
+	conn   *nats.Conn
+	js     jetstream.JetStream
+	events string // of each subject of events, what comes first; with a dot
+	dead   string // likewise of dead letters
+	drift  []Drift
 
-	stream  jetstream.Stream
-	metrics metric.Registration
-
-	mu    sync.Mutex
-	stats stats
+	publisher *publisher
+	metrics   metrics
+	status    chan nats.Status
+	watching  sync.WaitGroup
+	closing   sync.Once
+	closed    chan struct{}
 }
 
 var _ events.Driver = (*Driver)(nil)
 
-// Open connects, and makes the streams or checks them. It fails if the server cannot be
-// reached before ctx is done, or if a stream is there and differs ([DriftError]).
+// Open connects, and makes the streams or checks them. It waits for a server that is away
+// until ctx is done, at most 30 s. Its errors are a [*DriftError], and what the server says.
 func Open(ctx context.Context, c Config) (*Driver, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
 	c = c.withDefaults()
-	d := &Driver{c: c, log: c.Logger, conn: c.Conn}
-	if d.conn == nil {
-		conn, err := nats.Connect(c.URL, append(d.options(), c.Options...)...)
-		if err != nil {
-			return nil, fmt.Errorf("natsjs: connect: %w", err)
-		}
-		d.conn, d.owned = conn, true
+	ctx, cancel := context.WithTimeout(ctx, openLimit)
+	defer cancel()
+	d := &Driver{
+		c: c, log: c.Logger, conn: c.Conn, closed: make(chan struct{}),
+		events: c.SubjectPrefix + "events.", dead: c.SubjectPrefix + "dlq.",
 	}
-	js, err := jetstream.New(d.conn, jetstream.WithPublishAsyncMaxPending(maxPending))
-	if err != nil {
-		d.Close()
-		return nil, fmt.Errorf("natsjs: %w", err)
-	}
-	d.js = js
-	if err := d.prepare(ctx); err != nil {
-		d.Close()
+	var err error
+	if d.metrics, err = newMetrics(c.MeterProvider, c.Stream); err != nil {
 		return nil, err
 	}
-	if err := d.observe(); err != nil {
-		d.Close()
+	if d.conn == nil {
+		if d.conn, err = connect(c); err != nil {
+			return nil, fmt.Errorf("natsjs: connect: %w", err)
+		}
+	}
+	if d.publisher, err = newPublisher(d.conn); err != nil {
+		if c.Conn == nil {
+			d.conn.Close()
+		}
+		return nil, fmt.Errorf("natsjs: %w", err)
+	}
+	d.status = d.conn.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
+	d.watching.Go(d.watch)
+	if err := d.open(ctx); err != nil {
+		_ = d.Close()
 		return nil, err
 	}
 	return d, nil
 }
 
-func (d *Driver) options() []nats.Option {
-	return []nats.Option{
-		nats.Name("loadline events"),
-		nats.Timeout(connectTimeout),
-		nats.MaxReconnects(-1),
-		nats.ReconnectWait(250 * time.Millisecond),
-		nats.ReconnectJitter(250*time.Millisecond, 250*time.Millisecond),
-		// What is published while the server is away must fail, and not wait in memory.
-		nats.ReconnectBufSize(-1),
-		nats.PingInterval(5 * time.Second), // a silent server is given up after three
-		nats.MaxPingsOutstanding(2),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil {
-				d.log.Warn("natsjs: disconnected; reconnecting", "error", err)
-			}
-		}),
-		nats.ReconnectHandler(func(conn *nats.Conn) {
-			d.log.Info("natsjs: connected again", "server", conn.ConnectedUrlRedacted())
-		}),
-		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
-			subject := ""
-			if s != nil {
-				subject = s.Subject
-			}
-			d.log.Warn("natsjs: the connection has a problem", "subject", subject, "error", err)
-		}),
-	}
-}
-
-// Close ends the connection, if it is the driver's own. Subscriptions must have ended.
-func (d *Driver) Close() {
-	if d.metrics != nil {
-		if err := d.metrics.Unregister(); err != nil {
-			d.log.Warn("natsjs: metrics", "error", err)
+func (d *Driver) open(ctx context.Context) error {
+	for d.conn.Status() != nats.CONNECTED {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("natsjs: %w: no server answers: %w", events.ErrUnavailable, errors.Join(ctx.Err(), d.conn.LastError()))
+		case <-time.After(10 * time.Millisecond):
+		}
+		if d.conn.IsClosed() {
+			return fmt.Errorf("natsjs: connect: %w", errors.Join(ErrClosed, d.conn.LastError()))
 		}
 	}
-	if d.owned && d.conn != nil {
-		d.conn.Close()
+	var err error
+	if d.js, err = jetstream.New(d.conn, jetstream.WithDefaultTimeout(requestLimit)); err != nil {
+		return fmt.Errorf("natsjs: %w", err)
+	}
+	d.publisher.maxPayload.Store(d.conn.MaxPayload())
+	return d.prepareStreams(ctx)
+}
+
+func connect(c Config) (*nats.Conn, error) {
+	options := append([]nats.Option{
+		nats.Name(c.Name),
+		nats.RetryOnFailedConnect(true),
+		nats.MaxReconnects(-1),
+		nats.CustomReconnectDelay(func(attempts int) time.Duration { return min(10*time.Millisecond<<min(attempts, 8), 2*time.Second) }),
+		// What cannot be sent is an error for its sender, not a surprise for readers later.
+		nats.ReconnectBufSize(-1),
+		nats.Timeout(2 * time.Second),
+		nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2),
+		nats.FlusherTimeout(writeLimit),
+		nats.DrainTimeout(closeLimit),
+		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
+			if s != nil {
+				c.Logger.Warn("natsjs: an error of a subscription", "subject", s.Subject, "error", err)
+			} else {
+				c.Logger.Warn("natsjs: an error of the connection", "error", err)
+			}
+		}),
+	}, c.Options...)
+	return nats.Connect(c.URL, options...)
+}
+
+// watch tells of changes, and those that wait for answers that there will be none.
+func (d *Driver) watch() {
+	away := false
+	for {
+		select {
+		case <-d.closed:
+			return
+		case s, open := <-d.status:
+			switch {
+			case !open || s == nats.CLOSED:
+				d.publisher.connectionLost()
+				return
+			case s == nats.RECONNECTING && !away:
+				away = true
+				d.log.Warn("natsjs: the server is away; connecting again until it is back", "error", d.conn.LastError())
+				d.publisher.connectionLost()
+			case s == nats.RECONNECTING:
+				d.publisher.connectionLost()
+			case s == nats.CONNECTED && away:
+				away = false
+				d.log.Info("natsjs: the server is back", "url", d.conn.ConnectedUrlRedacted())
+			}
+		}
 	}
 }
 
-// Capabilities implements [events.Driver].
+// Close ends the driver's connection, after what it has still to send, or leaves the
+// application's. Subscriptions should have ended before. It may be called more than once.
+func (d *Driver) Close() error {
+	d.closing.Do(func() {
+		close(d.closed)
+		d.watching.Wait()
+		d.conn.RemoveStatusListener(d.status)
+		d.publisher.close()
+		if d.c.Conn != nil {
+			return
+		}
+		if d.conn.Status() == nats.CONNECTED {
+			_ = d.conn.FlushTimeout(closeLimit)
+		}
+		d.conn.Close()
+		d.publisher.writers.Wait() // what they write to is closed
+	})
+	return nil
+}
+
+// Capabilities says what JetStream can do.
 func (d *Driver) Capabilities() events.Capabilities {
 	return events.Capabilities{Name: "natsjs", DelayedRetry: true, PerMessageAck: true, BrokerDedupe: true, Ordered: true, Replay: true}
 }
 
-// subject is where a type's messages go.
-func (d *Driver) subject(name string, partition int) string {
-	subject := d.c.SubjectPrefix + "events." + name
-	if partition >= 0 {
-		subject += fmt.Sprintf(".P%02d", partition)
+// Drift lists where the streams differ from what the configuration asks for, in ways that
+// no guarantee depends on: others are Open's error.
+func (d *Driver) Drift() []Drift { return d.drift }
+
+// Lag is how many messages a subscription has not settled: those that wait, and those that
+// its members have got.
+func (d *Driver) Lag(ctx context.Context, subscription string) (int64, error) {
+	consumer, err := d.js.Consumer(ctx, d.c.Stream, Durable(subscription))
+	if err != nil {
+		return 0, fmt.Errorf("natsjs: subscription %s: %w", subscription, unavailable(err))
 	}
-	return subject
+	info := consumer.CachedInfo() // just asked for
+	return int64(info.NumPending) + int64(info.NumAckPending), nil
 }
-
-// parse is the reverse of subject.
-func (d *Driver) parse(subject string) (name string, partition int) {
-	name = strings.TrimPrefix(subject, d.c.SubjectPrefix+"events.")
-	if i := strings.LastIndex(name, ".P"); i >= 0 {
-		if p, err := strconv.Atoi(name[i+2:]); err == nil {
-			return name[:i], p
-		}
-	}
-	return name, -1
-}
-
-func (d *Driver) deadSubject(subscription, name string) string {
-	return d.c.SubjectPrefix + "dead." + durable(subscription) + "." + name
-}
-
-// durable is a subscription's name as the server takes it: without dots. No name has an
-// equals sign.
-func durable(name string) string { return strings.ReplaceAll(name, ".", "=") }
-
-func (d *Driver) eventsName() string   { return d.c.StreamPrefix + "EVENTS" }
-func (d *Driver) deadName() string     { return d.c.StreamPrefix + "DEAD" }
-func (d *Driver) advisoryName() string { return d.c.StreamPrefix + "ADVISORIES" }

@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -14,123 +13,167 @@ import (
 )
 
 const (
-	// minPull keeps a request waiting at the server while the one message that may be in
-	// flight is handled.
-	minPull = 8
-	// The pauses before a broken subscription is made anew.
-	minPause, maxPause = 100 * time.Millisecond, 5 * time.Second
-	// pullHeartbeat is after how long without a word, times two, a pull is given up.
-	pullHeartbeat = 5 * time.Second
-	pullExpiry    = 30 * time.Second
+	pullExpiry = 30 * time.Second // nats.go's own
+	// heartbeat is how often an idle server says that a request for messages is still
+	// there; two that are missing, and the request is made again. A guess: it bounds how
+	// long a subscription sleeps after the server has forgotten it.
+	heartbeat = 2 * time.Second
+	// drainLimit is how long a feed may take to give back what it holds, beside what is
+	// being delivered.
+	drainLimit = 2 * time.Second
+
+	retryFirst = 50 * time.Millisecond
+	retryLast  = 2 * time.Second
 )
 
-// Subscribe implements [events.Driver]. The consumer is made, or changed where this
-// subscription differs from it: a type that a group has come to handle, for example.
+// Subscribe delivers messages until ctx is done; see [events.Driver]. What this member holds
+// then and has not delivered goes to others at once. When the server is away it waits, for
+// ever, and goes on. Its errors are a [*DriftError], [ErrClosed], and what the server says
+// about a subscription that it does not make.
 func (d *Driver) Subscribe(ctx context.Context, s events.Subscription, deliver func(events.Delivery)) error {
-	pause, first := minPause, true
-	for ctx.Err() == nil {
-		consumer, err := d.consumer(ctx, s)
-		if err == nil {
-			if !first {
-				d.log.InfoContext(ctx, "natsjs: a subscription goes on", "subscription", s.Name)
-			}
-			first, pause = false, minPause
-			err = d.pull(ctx, consumer, s, deliver)
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		if first && permanent(err) {
-			return fmt.Errorf("natsjs: subscription %s: %w", s.Name, err)
-		}
-		d.log.WarnContext(ctx, "natsjs: a subscription has broken; it is made anew", "subscription", s.Name, "after", pause, "error", err)
-		first = false
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, maxPause)
-	}
-	return nil
-}
-
-// permanent: the server has answered, and will answer the same again.
-func permanent(err error) bool {
-	api, ok := errors.AsType[*jetstream.APIError](err)
-	return ok && api.Code < 500
-}
-
-func (d *Driver) consumer(ctx context.Context, s events.Subscription) (jetstream.Consumer, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	want := jetstream.ConsumerConfig{
-		Durable: durable(s.Name), AckPolicy: jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverAllPolicy,
-		AckWait: s.AckWait, MaxDeliver: s.MaxDeliveries, MaxAckPending: s.MaxInFlight,
-		// No BackOff: its first delay would silently take the place of AckWait.
-	}
-	for _, f := range s.Filters {
-		want.FilterSubjects = append(want.FilterSubjects, d.subject(f.Type, f.Partition))
-	}
-	slices.Sort(want.FilterSubjects)
-	consumer, err := d.js.Consumer(ctx, d.eventsName(), want.Durable)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return d.js.CreateConsumer(ctx, d.eventsName(), want)
-	}
-	if err != nil {
-		return nil, err
-	}
-	have := consumer.CachedInfo().Config
-	filters := have.FilterSubjects
-	if have.FilterSubject != "" {
-		filters = []string{have.FilterSubject}
-	}
-	slices.Sort(filters)
-	same := slices.Equal(filters, want.FilterSubjects) && have.AckWait == want.AckWait && have.MaxDeliver == want.MaxDeliver &&
-		have.MaxAckPending == want.MaxAckPending && have.AckPolicy == want.AckPolicy && len(have.BackOff) == 0
-	if same {
-		return consumer, nil
-	}
-	d.log.InfoContext(ctx, "natsjs: a consumer is changed", "consumer", want.Durable, "subjects", strings.Join(want.FilterSubjects, " "))
-	have.FilterSubject, have.FilterSubjects = "", want.FilterSubjects
-	have.AckPolicy, have.AckWait, have.MaxDeliver, have.MaxAckPending, have.BackOff = want.AckPolicy, want.AckWait, want.MaxDeliver, want.MaxAckPending, nil
-	return d.js.UpdateConsumer(ctx, d.eventsName(), have)
-}
-
-// pull delivers until ctx is done, or the subscription breaks.
-func (d *Driver) pull(ctx context.Context, consumer jetstream.Consumer, s events.Subscription, deliver func(events.Delivery)) error {
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(pullSize(s)), jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat))
+	want, err := d.consumerConfig(s)
 	if err != nil {
 		return err
 	}
-	// What has come and was not begun with is given back, and not kept until AckWait is over.
-	stop := context.AfterFunc(ctx, messages.Drain)
-	defer func() {
-		if stop() {
-			messages.Stop()
-		}
-	}()
+	f := &feed{d: d, ctx: ctx, name: s.Name, deliver: deliver}
+	log := d.log.With("subscription", s.Name)
+	delay, away, made := retryFirst, false, false
 	for {
-		m, err := messages.Next()
-		if err != nil {
-			return err
+		err := f.run(ctx, want, max(1, min(s.Prefetch, want.MaxAckPending)), func() {
+			if away {
+				log.InfoContext(ctx, "natsjs: the subscription goes on")
+			}
+			delay, away, made = retryFirst, false, true
+		})
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case d.isClosed():
+			return fmt.Errorf("natsjs: subscription %s: %w", s.Name, ErrClosed)
+		case err != nil && !passing(err) && !(made && errors.Is(err, jetstream.ErrStreamNotFound)):
+			return fmt.Errorf("natsjs: subscription %s: %w", s.Name, err)
 		}
-		if ctx.Err() != nil {
-			_ = m.Nak() // or it comes after AckWait
-			continue
+		if !away {
+			away = true
+			log.WarnContext(ctx, "natsjs: the subscription is interrupted; it goes on when the server is back", "error", err)
 		}
-		delivery, err := d.delivery(m, s.Name)
-		if err != nil {
-			d.log.WarnContext(ctx, "natsjs: a message that is none of a stream", "subject", m.Subject(), "error", err)
-			continue
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.closed:
+		case <-time.After(delay):
 		}
-		deliver(delivery)
+		delay = min(2*delay, retryLast)
 	}
 }
 
-// pullSize is how many messages may have come to this member.
-func pullSize(s events.Subscription) int {
-	if s.MaxInFlight == 1 {
-		return minPull
+func (d *Driver) isClosed() bool {
+	select {
+	case <-d.closed:
+		return true
+	default:
+		return d.conn.IsClosed()
 	}
-	return max(s.Prefetch, 1)
+}
+
+// feed is one Subscribe.
+type feed struct {
+	d       *Driver
+	ctx     context.Context // of Subscribe
+	name    string
+	deliver func(events.Delivery)
+
+	mu    sync.Mutex // held while a message is delivered: one after the other
+	ended bool
+}
+
+// run has the server send messages until ctx is done, or something is wrong.
+func (f *feed) run(ctx context.Context, want jetstream.ConsumerConfig, prefetch int, began func()) error {
+	consumer, err := f.d.prepareConsumer(ctx, want)
+	if err != nil {
+		return err
+	}
+	trouble := make(chan error, 1)
+	// Not Messages: its channel is as long as the prefetch, and while nobody reads, the
+	// server's heartbeats fill it until messages are dropped.
+	consuming, err := consumer.Consume(f.got,
+		jetstream.PullMaxMessages(prefetch), jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(heartbeat),
+		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
+			select {
+			case trouble <- err:
+			default:
+			}
+		}))
+	if err != nil {
+		return err
+	}
+	began()
+	defer f.end(consuming)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.d.closed:
+			return ErrClosed
+		case <-consuming.Closed():
+			return errInterrupted(nil)
+		case err := <-trouble:
+			if errors.Is(err, jetstream.ErrConsumerLeadershipChanged) {
+				continue // it has asked the new one already
+			}
+			return errInterrupted(err)
+		}
+	}
+}
+
+// errInterrupted is an error that passes.
+func errInterrupted(cause error) error {
+	return fmt.Errorf("%w: %w", jetstream.ErrNoHeartbeat, errors.Join(errors.New("natsjs: interrupted"), cause))
+}
+
+// end gives back what is held, and waits for what is being delivered.
+func (f *feed) end(consuming jetstream.ConsumeContext) {
+	consuming.Drain()
+	drained := func() bool {
+		limit := time.NewTimer(drainLimit)
+		defer limit.Stop()
+		select {
+		case <-consuming.Closed():
+			return true
+		case <-limit.C:
+			return false
+		}
+	}
+	if !drained() {
+		f.idle() // a message is being delivered, or the server does not answer
+		drained()
+	}
+	if f.ctx.Err() == nil {
+		return // what is left is delivered, before what comes next
+	}
+	f.mu.Lock()
+	f.ended = true
+	f.mu.Unlock()
+	_ = f.d.conn.FlushTimeout(time.Second)
+}
+
+// idle waits until nothing is being delivered.
+func (f *feed) idle() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+}
+
+func (f *feed) got(m jetstream.Msg) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended || f.ctx.Err() != nil {
+		_ = m.Nak() // if it does not arrive, AckWait does
+		return
+	}
+	delivery, err := f.d.delivery(f.name, m)
+	if err != nil {
+		f.d.log.ErrorContext(f.ctx, "natsjs: a message is none of JetStream's", "subject", m.Subject(), "error", err)
+		return
+	}
+	f.deliver(delivery)
 }

@@ -37,7 +37,7 @@ func main() {
 	check(err)
 	_, err = pool.Exec(ctx, "CREATE TABLE IF NOT EXISTS orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, item text); CREATE TABLE IF NOT EXISTS mails (text text)")
 	check(err)
-	driver, err := natsjs.Open(ctx, natsjs.Config{URL: os.Getenv("NATS_URL"), MaxBytes: 64 << 20})
+	driver, err := natsjs.Open(ctx, natsjs.Config{URL: os.Getenv("NATS_URL"), MaxBytes: 64 << 20, DeadLetterMaxBytes: 16 << 20})
 	check(err)
 	handler, run, err := shop(database{pool}, driver)
 	check(err)

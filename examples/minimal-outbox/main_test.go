@@ -100,7 +100,7 @@ func TestShop(t *testing.T) {
 
 func natsConfig(set *stacktest.Set) natsjs.Config {
 	return natsjs.Config{
-		URL: set.NATSURL, StreamPrefix: set.StreamPrefix, SubjectPrefix: set.SubjectPrefix, MaxBytes: 16 << 20,
-		Logger: slog.New(slog.DiscardHandler),
+		URL: set.NATSURL, Stream: set.StreamPrefix + "EVENTS", DeadLetters: set.StreamPrefix + "DLQ", Advisories: set.StreamPrefix + "ADVISORIES",
+		SubjectPrefix: set.SubjectPrefix, MaxBytes: 16 << 20, DeadLetterMaxBytes: 16 << 20, Logger: slog.New(slog.DiscardHandler),
 	}
 }

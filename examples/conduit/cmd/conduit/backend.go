@@ -94,7 +94,7 @@ func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, e
 
 	if s.NATS.URL != "" {
 		m, err := mesh.New(mesh.Config{
-			NATS:     natsjs.Config{URL: s.NATS.URL, MaxBytes: s.NATS.MaxBytes, Logger: log},
+			NATS:     natsjs.Config{URL: s.NATS.URL, MaxBytes: s.NATS.MaxBytes, DeadLetterMaxBytes: max(s.NATS.MaxBytes/5, 1<<20), Logger: log},
 			DB:       db.Router(),
 			RelayDSN: s.Database.AnyPrimary(),
 			Log:      log,

@@ -1,0 +1,50 @@
+package eventstest
+
+import (
+	"log/slog"
+	"testing"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// Run runs the suite. Open is called for each case, which gets a share of its own; they
+// run at the same time.
+func Run(t *testing.T, open func(t *testing.T) Broker) {
+	for _, c := range []struct {
+		name string
+		run  func(t *testing.T, b Broker)
+	}{
+		{"bodies and headers come as they were sent", testBytes},
+		{"types that can have no place are refused", testUnroutable},
+		{"what is too large is refused, and its neighbours are not", testTooLarge},
+		{"a burst of ten thousand", testBurst},
+		{"a duplicate does not take its neighbours with it", testDuplicates},
+		{"a full broker says so", testFull},
+		{"events wait for a subscription that comes later", testEarlier},
+		{"a member that dies leaves its message to another", testCrash},
+		{"a member that leaves gives back what it has not begun", testHandBack},
+		{"a slow member that says so keeps its message", testExtend},
+		{"a slow member that says nothing loses it", testNoExtend},
+		{"a retry comes neither early nor late", testRetryAfter},
+		{"an extension after a retry changes nothing", testExtendAfterRetry},
+		{"each group gets all, its members share", testGroups},
+		{"members come and go, and nothing is lost", testMembers},
+		{"lag is true when all is quiet", testLag},
+		{"the fifth failure is the last", testDead},
+		{"poison does not hold up the others", testPoison},
+		{"a panic is a failure", testPanic},
+		{"what nobody understands is kept", testUnknownVersion},
+		{"an effect is there once", testEffectOnce},
+		{"keys stay in order", testOrder},
+		{"a consumer ends in time", testGraceful},
+		{"a batch is handled at once, and its bad apple alone", testBatch},
+		{"trace, tenant and key come through", testContext},
+		{"others can read it as a CloudEvent", testCloudEvents},
+		{"clocks that differ change nothing", testSkew},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.run(t, open(t))
+		})
+	}
+}

@@ -1,0 +1,77 @@
+package natsjs_test
+
+import (
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/loadlinehq/loadline/events/eventstest"
+	"github.com/loadlinehq/loadline/internal/stack"
+	"github.com/loadlinehq/loadline/internal/stack/stacktest"
+)
+
+// ownStack starts servers that a test may break.
+func ownStack(t *testing.T) *stack.Stack {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts servers; skipped by -short")
+	}
+	dir, err := os.MkdirTemp("", "loadline-natsjs-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := stack.Wipe(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	s, err := stack.Open(t.Context(), stack.Config{Dir: dir, PortBase: stack.AnyPortBase, DisableSync: true, NATSCommand: []string{os.Args[0], "nats-server"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Kill)
+	return s
+}
+
+func control(t *testing.T, s *stack.Stack) eventstest.Control {
+	add := func(kind stack.FaultKind) (func() error, func() error) {
+		var id string
+		return func() error {
+				active, err := s.AddFault(t.Context(), stack.Fault{Service: "nats", Kind: kind})
+				id = active.ID
+				return err
+			}, func() error {
+				return s.RemoveFault(t.Context(), id)
+			}
+	}
+	var c eventstest.Control
+	c.Kill, c.Start = add(stack.FaultKill)
+	c.Pause, c.Resume = add(stack.FaultPause)
+	c.Stall, c.Flow = add(stack.FaultStall)
+	return c
+}
+
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	s := ownStack(t)
+	services := s.Services()
+	i := slices.IndexFunc(services, func(s stack.Service) bool { return s.Name == "nats" })
+	c := config(&stacktest.Set{NATSURL: "nats://" + services[i].Addr})
+	ledger := 10 * time.Second
+	if os.Getenv("LOADLINE_SLOW") != "" {
+		ledger = time.Minute
+	}
+	n := 0
+	controls := control(t, s)
+	eventstest.RunFaults(t, ledger, func(t *testing.T) eventstest.Broker {
+		n++
+		c := share(c, n)
+		b := broker(t, c)
+		b.Control = controls
+		return b
+	})
+}
