@@ -1,7 +1,9 @@
 package outbox
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -114,7 +116,7 @@ func (o *Outbox) queue(ctx context.Context, b *pgx.Batch, messages []events.Mess
 		column(rows, func(r *newRow) string { return r.key }), column(rows, func(r *newRow) string { return r.tenant }),
 		column(rows, func(r *newRow) *string { return r.idempotency }), column(rows, func(r *newRow) *string { return r.token }),
 		column(rows, func(r *newRow) *string { return r.traceParent }), column(rows, func(r *newRow) *string { return r.traceState }),
-		column(rows, func(r *newRow) string { return r.payload }))
+		column(rows, func(r *newRow) json.RawMessage { return r.payload }))
 	return nil
 }
 
@@ -134,7 +136,7 @@ type newRow struct {
 	shard                                       int16
 	typ, version, key, tenant                   string
 	idempotency, token, traceParent, traceState *string // null where there is none
-	payload                                     string
+	payload                                     json.RawMessage
 }
 
 // row checks all that the server would refuse: an error there ends the transaction.
@@ -146,14 +148,17 @@ func (o *Outbox) row(m *events.Message) (newRow, error) {
 	if err != nil || id.String() != m.ID {
 		return newRow{}, fmt.Errorf("%w: its id %.40q is no UUID in lower case", events.ErrMessage, m.ID)
 	}
-	for name, value := range map[string]string{"key": m.Key, "idempotency key": m.IdempotencyKey, "trace": m.TraceParent + m.TraceState, "payload": string(m.Payload)} {
-		if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
-			return newRow{}, fmt.Errorf("%w: its %s is not UTF-8 text without zero bytes", events.ErrMessage, name)
+	if !utf8.Valid(m.Payload) || bytes.IndexByte(m.Payload, 0) >= 0 {
+		return newRow{}, fmt.Errorf("%w: its payload is not UTF-8 text without zero bytes", events.ErrMessage)
+	}
+	for _, text := range [...]string{m.Key, m.IdempotencyKey, m.TraceParent, m.TraceState} {
+		if !utf8.ValidString(text) || strings.IndexByte(text, 0) >= 0 {
+			return newRow{}, fmt.Errorf("%w: its key, idempotency key or trace is not UTF-8 text without zero bytes", events.ErrMessage)
 		}
 	}
 	r := newRow{
 		id: id, at: m.Time, keyVersion: m.KeyVersion, shard: o.shardOf(m), typ: m.Type, version: m.Version, key: m.Key, tenant: m.Tenant,
-		token: optional(m.Token.String()), traceParent: optional(m.TraceParent), traceState: optional(m.TraceState), payload: string(m.Payload),
+		token: optional(m.Token.String()), traceParent: optional(m.TraceParent), traceState: optional(m.TraceState), payload: m.Payload,
 	}
 	if m.IdempotencyKey != m.ID {
 		r.idempotency = optional(m.IdempotencyKey)

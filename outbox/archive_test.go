@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -149,8 +150,9 @@ func TestRepublish(t *testing.T) {
 	}
 }
 
-// The token that an event carries is past its writer's commit: a replica that has
-// replayed it shows the row. Half a token would not be: some reads before it miss.
+// The token that an event carries is past its writer's commit: it is past the position just
+// before it, which is what a writer could have noted himself, and a replica that has replayed it shows the
+// row.
 func TestTokenIsPastTheCommit(t *testing.T) {
 	t.Parallel()
 	d, b := open(t), &broker{}
@@ -176,6 +178,7 @@ func TestTokenIsPastTheCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	const count = 200
+	var before sync.Map // of a row, the position when all but the commit was done
 	go func() {
 		for range count {
 			_ = pgx.BeginFunc(context.Background(), d.Pool, func(tx pgx.Tx) error {
@@ -183,7 +186,14 @@ func TestTokenIsPastTheCommit(t *testing.T) {
 				if err := tx.QueryRow(context.Background(), "insert into work (text) values ('x') returning id").Scan(&id); err != nil {
 					return err
 				}
-				return outbox.Add(context.Background(), tx, event(t, "k", id))
+				if err := outbox.Add(context.Background(), tx, event(t, "k", id)); err != nil {
+					return err
+				}
+				var text string
+				err := tx.QueryRow(context.Background(), "select pg_current_wal_insert_lsn()::text").Scan(&text)
+				lsn, err2 := causal.ParseLSN(text)
+				before.Store(id, lsn)
+				return errors.Join(err, err2)
 			})
 			r.Wake()
 		}
@@ -194,6 +204,9 @@ func TestTokenIsPastTheCommit(t *testing.T) {
 		mark, ok := c.token.Mark(uint64(system))
 		if !ok || mark.Timeline == 0 {
 			t.Fatalf("the token is %v", c.token)
+		}
+		if lsn, ok := before.Load(c.id); !ok || mark.LSN <= lsn.(causal.LSN) {
+			t.Fatalf("the token says %v, and the commit came after %v", mark.LSN, lsn)
 		}
 		within(t, 10*time.Second, func() error {
 			var there, row bool
