@@ -173,8 +173,8 @@ func TestCacheAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	for mark := range m.Token.Marks() {
-		if mark.Number != 0 || mark.LSN < lsn {
-			t.Errorf("without a cache the mark is %+v, the commit before %v", mark, lsn)
+		if mark.Number != 0 || mark.LSN == 0 {
+			t.Errorf("without a cache the mark is %+v", mark)
 		}
 	}
 	time.Sleep(500 * time.Millisecond) // ten polls
