@@ -24,6 +24,7 @@ type cli struct {
 	Psql    psqlCmd    `cmd:"" help:"Open psql on the primary, or on a replica."`
 	Fault   faultCmd   `cmd:"" help:"Break something on purpose, and undo it."`
 	Config  configCmd  `cmd:"" help:"Show or check the configuration."`
+	Events  eventsCmd  `cmd:"" help:"Relay events from the outbox to the broker, and drive them again."`
 	Migrate migrateCmd `cmd:"" help:"Make the tables of the packages that need some, in the schema loadline."`
 
 	NATSServer natsServerCmd `cmd:"" name:"nats-server" hidden:""`
