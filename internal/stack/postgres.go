@@ -399,6 +399,9 @@ func (c *cluster) build(ctx context.Context, dir string, fill func(unfinished st
 // starts it and waits until it answers.
 func (c *cluster) start(ctx context.Context, launch launcher, s pgServer) (*process, error) {
 	dir := c.dataDir(s.name)
+	if err := endServersIn(ctx, dir); err != nil {
+		return nil, err
+	}
 	if err := removeStaleLock(filepath.Join(dir, "postmaster.pid")); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -361,6 +362,24 @@ func endProcesses(dir string) ([]string, error) {
 		}
 	}
 	return ended, nil
+}
+
+// endServersIn ends what runs in the data of a server that is about to be started there: a
+// process that a run had just forked when it was killed is not found before it is
+// PostgreSQL, which may be after that run's leftovers were ended.
+func endServersIn(ctx context.Context, dir string) error {
+	for limit := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		pids := processesBelow([]string{dir})
+		if len(pids) == 0 || ctx.Err() != nil {
+			return nil
+		}
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if time.Now().After(limit) {
+			return fmt.Errorf("stack: processes in %s do not end: %v", dir, pids)
+		}
+	}
 }
 
 // removeStaleLock removes the lock file of a postmaster that has ended. In a

@@ -1,0 +1,17 @@
+package inbox_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/loadlinehq/loadline/internal/stack"
+)
+
+// TestMain is also the NATS server of the stacks that tests start.
+func TestMain(m *testing.M) {
+	if stack.ServeNATS() {
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
