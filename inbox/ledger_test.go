@@ -32,7 +32,7 @@ var accountMoved = events.Define("account.moved", events.V1, events.KeyedBy(func
 // The whole way, on real servers: writers, two relays, the broker, two members of a group,
 // each with its effect in a transaction. The database and the broker are killed and paused,
 // relays lose their connections, members come and go, every tenth handler fails, some lose
-// their connection before or after the effect. In the end each committed event has had its
+// their connection after the effect, others die after its commit. In the end each committed event has had its
 // effect once, in the order of its key. It takes ten seconds, and with LOADLINE_SLOW sixty.
 func TestLedger(t *testing.T) {
 	t.Parallel()
@@ -220,7 +220,7 @@ func member(ctx context.Context, db pool, nats string) {
 		if err != nil {
 			return err
 		}
-		events.Handle(c, accountMoved, inbox.Handle(in, func(ctx context.Context, tx pgx.Tx, e events.Event[moved]) error {
+		handle := inbox.Handle(in, func(ctx context.Context, tx pgx.Tx, e events.Event[moved]) error {
 			if rand.IntN(10) == 0 {
 				return errors.New("every tenth")
 			}
@@ -232,7 +232,16 @@ func member(ctx context.Context, db pool, nats string) {
 				return err
 			}
 			return nil
-		}))
+		})
+		events.Handle(c, accountMoved, func(ctx context.Context, e events.Event[moved]) error {
+			if err := handle(ctx, e); err != nil {
+				return err
+			}
+			if rand.IntN(20) == 0 {
+				return errors.New("dies after its commit, before it is acknowledged")
+			}
+			return nil
+		})
 		return c.Run(ctx)
 	})
 }
