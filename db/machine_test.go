@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -466,7 +467,7 @@ func (m *machine) crash() {
 
 // promote makes a replica the primary. Mostly it has not received the last writes, which
 // are lost then; and once in a run the other replica has, and goes on with them, far ahead
-// on the old timeline, until it is found not to follow.
+// on the old timeline, until it is made anew.
 func (m *machine) promote(r *rand.Rand, replica string, others []string, active []stack.ActiveFault) (string, func() error) {
 	ctx := m.t.Context()
 	m.promotions++
@@ -511,7 +512,8 @@ func (m *machine) promote(r *rand.Rand, replica string, others []string, active 
 		if how == "behind" {
 			return promote()
 		}
-		if err := m.fillLog(ctx, other); err != nil {
+		data, err := m.fillLog(ctx, other)
+		if err != nil {
 			return err
 		}
 		cut, err := m.stack.AddFault(ctx, stack.Fault{Service: other, Kind: stack.FaultStreamCut})
@@ -528,14 +530,24 @@ func (m *machine) promote(r *rand.Rand, replica string, others []string, active 
 			return err
 		}
 		time.Sleep(d)
-		// Now it is, and made anew.
+		killed, err := m.stack.AddFault(ctx, stack.Fault{Service: other, Kind: stack.FaultKill})
+		if err != nil {
+			return err
+		}
+		// Without it the data is none of a replica's, and the stack makes it anew.
+		if err := os.Remove(filepath.Join(data, "standby.signal")); err != nil {
+			return err
+		}
+		if err := m.stack.RemoveFault(ctx, killed.ID); err != nil {
+			return err
+		}
 		return m.stack.RemoveFault(ctx, cut.ID)
 	}
 }
 
 // fillLog writes so much into the primary's log that it takes long to come there again,
-// and waits until a replica has it.
-func (m *machine) fillLog(ctx context.Context, replica string) error {
+// and waits until a replica has it. It returns where that has its data.
+func (m *machine) fillLog(ctx context.Context, replica string) (data string, err error) {
 	addr := make(map[string]string)
 	for _, s := range m.stack.Services() {
 		addr[s.Name] = s.Direct
@@ -543,39 +555,36 @@ func (m *machine) fillLog(ctx context.Context, replica string) error {
 			addr["the primary"] = s.Direct
 		}
 	}
-	var end string
+	var answer, end string
 	for _, ask := range []struct{ name, sql string }{
-		{"the primary", "SELECT pg_logical_emit_message(true, '', repeat('x', 8 << 20))"},
+		{"the primary", "SELECT pg_logical_emit_message(true, '', repeat('x', 8 << 20))::text"},
 		{"the primary", "SELECT pg_current_wal_flush_lsn()::text"},
 		{replica, "SELECT pg_last_wal_replay_lsn()::text"},
+		{replica, "SHOW data_directory"},
 	} {
 		conn, err := pgx.Connect(ctx, stack.SuperuserURL(addr[ask.name]))
 		if err != nil {
-			return err
+			return "", err
 		}
-		for tries := 0; ; tries++ {
-			var lsn string
-			if err = conn.QueryRow(ctx, ask.sql).Scan(&lsn); err != nil || ask.name != replica {
-				end = lsn
+		for range 500 {
+			if err = conn.QueryRow(ctx, ask.sql).Scan(&answer); err != nil || !strings.Contains(ask.sql, "replay") {
 				break
 			}
-			have, _ := causal.ParseLSN(lsn)
+			have, _ := causal.ParseLSN(answer)
 			want, _ := causal.ParseLSN(end)
 			if have >= want {
 				break
 			}
-			if tries > 500 {
-				err = fmt.Errorf("%s does not come to %s", replica, end)
-				break
-			}
+			err = fmt.Errorf("%s does not come to %s", replica, end)
 			time.Sleep(10 * time.Millisecond)
 		}
 		_ = conn.Close(ctx)
 		if err != nil {
-			return err
+			return "", err
 		}
+		end = answer
 	}
-	return nil
+	return answer, nil
 }
 
 // round has some clients do something, at the same time.

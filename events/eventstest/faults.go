@@ -28,7 +28,7 @@ func RunFaults(t *testing.T, ledger time.Duration, open func(t *testing.T) Broke
 // inTime publishes what the broker cannot take, and sees to it that this is said in time.
 func inTime(t *testing.T, d events.Driver, all []events.Raw) {
 	t.Helper()
-	const limit = 700 * time.Millisecond
+	const limit = 400 * time.Millisecond
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	began := time.Now()

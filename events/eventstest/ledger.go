@@ -74,6 +74,7 @@ func testLedger(t *testing.T, b Broker, length time.Duration) {
 		t.Skip("there is no control to kill and pause")
 	}
 	l := &ledger{acknowledged: make(map[string]bool), groups: make(map[string]*account)}
+	began := time.Now()
 	writing, stop := context.WithTimeout(t.Context(), length)
 	defer stop()
 
@@ -137,6 +138,7 @@ func testLedger(t *testing.T, b Broker, length time.Duration) {
 	})
 	faults.Wait()
 	writers.Wait()
+	written := time.Now()
 
 	ids := make([]string, 0, len(l.acknowledged))
 	for id := range l.acknowledged {
@@ -184,6 +186,7 @@ func testLedger(t *testing.T, b Broker, length time.Duration) {
 	if len(ids) < 100 {
 		t.Errorf("%d events are too few", len(ids))
 	}
+	t.Logf("even %v after the last was written, %v after the start", time.Since(written), time.Since(began))
 	t.Logf("%d kills and %d pauses of the broker, %d members died, %d left", kills.Load(), pauses.Load(), crashes.Load(), leaves.Load())
 }
 

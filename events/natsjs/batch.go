@@ -2,12 +2,12 @@ package natsjs
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"maps"
 	"strconv"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nuid"
 
 	"github.com/loadlinehq/loadline/events"
 )
@@ -46,7 +46,7 @@ func (d *Driver) publishChunk(ctx context.Context, raws []events.Raw, messages [
 		d.publishInRounds(ctx, raws, messages, errs)
 		return
 	}
-	id := nuid.Next()
+	id := rand.Text()
 	batch := make([]*nats.Msg, len(sent))
 	for n, i := range sent {
 		m := *messages[i]

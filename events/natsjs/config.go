@@ -71,7 +71,8 @@ type Config struct {
 	// does not have so much. Default 10 GB, and no bound on the number.
 	MaxBytes, MaxMessages int64
 	// DeadLetterMaxAge and DeadLetterMaxBytes are those of the dead letters. Default 30 days,
-	// 2 GB. When they are full, what fails is tried again and again.
+	// 2 GB. When they are full, what fails is tried again, until the server gives it up: it
+	// stays in the stream then, and is noted among the advisories.
 	DeadLetterMaxAge   time.Duration
 	DeadLetterMaxBytes int64
 	// Duplicates is how long the server knows the IDs that it has stored. Default 5 min.

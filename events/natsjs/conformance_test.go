@@ -2,6 +2,7 @@ package natsjs_test
 
 import (
 	"context"
+	"os"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -22,6 +23,21 @@ func TestConformance(t *testing.T) {
 	var cases atomic.Int64
 	eventstest.Run(t, func(t *testing.T) eventstest.Broker {
 		return broker(t, share(config(set), int(cases.Add(1))))
+	})
+}
+
+// The same with one write for each batch.
+func TestConformanceInAtomicBatches(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("LOADLINE_SLOW") == "" {
+		t.Skip("runs when LOADLINE_SLOW is set")
+	}
+	set := stacktest.New(t)
+	var cases atomic.Int64
+	eventstest.Run(t, func(t *testing.T) eventstest.Broker {
+		c := share(config(set), int(cases.Add(1)))
+		c.AtomicBatches = true
+		return broker(t, c)
 	})
 }
 
@@ -52,7 +68,8 @@ func broker(t *testing.T, c natsjs.Config) eventstest.Broker {
 
 func connect(t testing.TB, url string) *nats.Conn {
 	t.Helper()
-	conn, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.ReconnectWait(50*time.Millisecond), nats.RetryOnFailedConnect(true))
+	conn, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.ReconnectWait(50*time.Millisecond), nats.RetryOnFailedConnect(true),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // connections are lost on purpose
 	if err != nil {
 		t.Fatal(err)
 	}

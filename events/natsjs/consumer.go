@@ -51,7 +51,7 @@ func filters(c jetstream.ConsumerConfig) []string {
 // brought out, members of the old one begin again too, and what they would take away would
 // be passed over.
 func (d *Driver) prepareConsumer(ctx context.Context, want jetstream.ConsumerConfig) (jetstream.Consumer, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*requestLimit)
+	ctx, cancel := d.asking(ctx, requestLimit)
 	defer cancel()
 	for range 5 { // another member may do the same at the same time
 		consumer, err := d.js.Consumer(ctx, d.c.Stream, want.Durable)

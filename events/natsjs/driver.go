@@ -155,6 +155,21 @@ func (d *Driver) watch() {
 	}
 }
 
+// asking bounds questions to the server. The answer to one that was asked on a connection
+// which is lost never comes.
+func (d *Driver) asking(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	gone := d.publisher.lost()
+	go func() {
+		select {
+		case <-gone:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
 // Close ends the driver's connection, after what it has still to send, or leaves the
 // application's. Subscriptions should have ended before. It may be called more than once.
 func (d *Driver) Close() error {

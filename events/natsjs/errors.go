@@ -63,9 +63,9 @@ func unavailable(err error) error {
 // passing reports whether an error of a question to the server may be gone by itself.
 func passing(err error) bool {
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
-		return api.Code >= 500 && api.ErrorCode != codeStorageExceeded && api.ErrorCode != codeReplicasUnsupported || api.Code == 429
+		return api.Code >= 500 && api.ErrorCode != codeStorageExceeded && api.ErrorCode != codeInsufficient && api.ErrorCode != codeReplicasUnsupported || api.Code == 429
 	}
-	return errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) ||
+	return errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, nats.ErrNoResponders) ||
 		errors.Is(err, nats.ErrDisconnected) || errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrConnectionReconnecting) ||
 		errors.Is(err, nats.ErrStaleConnection) || errors.Is(err, jetstream.ErrNoHeartbeat)
 }

@@ -158,13 +158,13 @@ func TestKeysStayInOrderThroughLostConnections(t *testing.T) {
 			select {
 			case <-stop:
 				return
-			case <-time.After(time.Duration(60+i%7*10) * time.Millisecond):
+			case <-time.After(time.Duration(100+i%7*20) * time.Millisecond):
 				_ = p.Add("reset", faultproxy.Fault{Kind: faultproxy.Reset})
 				_ = p.Remove("reset")
 			}
 		}
 	})
-	all := keyed(5000, 5)
+	all := keyed(3000, 5)
 	left := all
 	failures := 0
 	for limit := time.Now().Add(20 * time.Second); len(left) > 0; {
@@ -182,7 +182,9 @@ func TestKeysStayInOrderThroughLostConnections(t *testing.T) {
 				again = append(again, batch[i])
 			}
 		}
-		left = append(again, left[len(batch):]...)
+		if left = append(again, left[len(batch):]...); len(again) > 0 {
+			time.Sleep(5 * time.Millisecond)
+		}
 	}
 	close(stop)
 	breaking.Wait()

@@ -69,6 +69,13 @@ func (p *publisher) connectionLost() {
 	p.mu.Unlock()
 }
 
+// lost is closed when the connection is.
+func (p *publisher) lost() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gone
+}
+
 // answered gets the answer to one message.
 func (p *publisher) answered(m *nats.Msg) {
 	id, number, ok := strings.Cut(m.Subject[min(len(p.prefix), len(m.Subject)):], "-")

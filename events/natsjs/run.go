@@ -80,7 +80,7 @@ func (d *Driver) tend(ctx context.Context) (*survey, uint64, error) {
 }
 
 func (d *Driver) survey(ctx context.Context) (*survey, error) {
-	ctx, cancel := context.WithTimeout(ctx, max(d.c.Interval, requestLimit))
+	ctx, cancel := d.asking(ctx, max(d.c.Interval, requestLimit))
 	defer cancel()
 	stream, err := d.js.Stream(ctx, d.c.Stream)
 	if err != nil {
@@ -143,7 +143,7 @@ func (d *Driver) purge(ctx context.Context, s *survey) (uint64, error) {
 	if len(s.consumers) == 0 {
 		return 0, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, max(d.c.Interval, requestLimit))
+	ctx, cancel := d.asking(ctx, max(d.c.Interval, requestLimit))
 	defer cancel()
 	floor := s.last
 	for _, c := range s.consumers {

@@ -81,7 +81,7 @@ func (d *Driver) prepareStreams(ctx context.Context) error {
 	var errs []error
 	var unsafe []Drift
 	for _, want := range d.streams() {
-		drifts, err := d.prepareStream(ctx, want)
+		drifts, err := d.insistOnStream(ctx, want)
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -98,6 +98,23 @@ func (d *Driver) prepareStreams(ctx context.Context) error {
 		errs = append(errs, &DriftError{unsafe})
 	}
 	return errors.Join(errs...)
+}
+
+// insistOnStream prepares a stream until the server has answered, or ctx is done.
+func (d *Driver) insistOnStream(ctx context.Context, want jetstream.StreamConfig) ([]Drift, error) {
+	for {
+		asking, cancel := d.asking(ctx, requestLimit)
+		drifts, err := d.prepareStream(asking, want)
+		cancel()
+		if err == nil || !passing(err) || d.isClosed() {
+			return drifts, err
+		}
+		select {
+		case <-ctx.Done():
+			return drifts, err
+		case <-time.After(retryFirst):
+		}
+	}
 }
 
 // prepareStream makes a stream, or returns where the one that is there differs.

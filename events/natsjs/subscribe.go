@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/loadlinehq/loadline/events"
@@ -23,7 +24,7 @@ const (
 	drainLimit = 2 * time.Second
 
 	retryFirst = 50 * time.Millisecond
-	retryLast  = 2 * time.Second
+	retryLast  = time.Second
 )
 
 // Subscribe delivers messages until ctx is done; see [events.Driver]. What this member holds
@@ -144,8 +145,8 @@ func (f *feed) end(consuming jetstream.ConsumeContext) {
 			return false
 		}
 	}
-	if !drained() {
-		f.idle() // a message is being delivered, or the server does not answer
+	if f.d.conn.Status() == nats.CONNECTED && !drained() && !f.idle() {
+		// A message was being delivered, and what is behind it had to wait.
 		drained()
 	}
 	if f.ctx.Err() == nil {
@@ -154,13 +155,19 @@ func (f *feed) end(consuming jetstream.ConsumeContext) {
 	f.mu.Lock()
 	f.ended = true
 	f.mu.Unlock()
-	_ = f.d.conn.FlushTimeout(time.Second)
+	if f.d.conn.Status() == nats.CONNECTED {
+		_ = f.d.conn.FlushTimeout(time.Second)
+	}
 }
 
-// idle waits until nothing is being delivered.
-func (f *feed) idle() {
-	f.mu.Lock()
+// idle waits until nothing is being delivered, and reports whether it was so already.
+func (f *feed) idle() bool {
+	already := f.mu.TryLock()
+	if !already {
+		f.mu.Lock()
+	}
 	defer f.mu.Unlock()
+	return already
 }
 
 func (f *feed) got(m jetstream.Msg) {
