@@ -27,9 +27,7 @@ func both(t *testing.T) (*db.Router, *sql.DB) {
 	wait.Go(func() { _ = router.Run(ctx) })
 	pool := sqldb.Open(router)
 	t.Cleanup(func() { _ = pool.Close(); cancel(); wait.Wait(); router.Close() })
-	if _, err := pool.ExecContext(t.Context(), "CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0)"); err != nil {
-		t.Fatal(err)
-	}
+	define(t, pool, d, "CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0)")
 	return router, pool
 }
 

@@ -47,10 +47,39 @@ func open(t *testing.T, change func(*db.Config)) (pool *sql.DB, url string) {
 		wait.Wait()
 		router.Close()
 	})
-	if _, err := pool.ExecContext(t.Context(), "CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0)"); err != nil {
+	define(t, pool, d, "CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0)", "CREATE TYPE mood AS ENUM ('sad', 'glad')")
+	return pool, d.URL
+}
+
+// define makes tables, and waits until replicas have them: other clients would not.
+func define(t *testing.T, pool *sql.DB, d *stacktest.Database, statements ...string) {
+	t.Helper()
+	for _, statement := range statements {
+		if _, err := pool.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var lsn string
+	if err := pool.QueryRowContext(t.Context(), "SELECT pg_current_wal_flush_lsn()::text").Scan(&lsn); err != nil {
 		t.Fatal(err)
 	}
-	return pool, d.URL
+	for _, url := range d.ReplicaURLs {
+		replica, err := sql.Open("pgx", url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for limit := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			var there bool
+			err := replica.QueryRowContext(t.Context(), "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", lsn).Scan(&there)
+			if err == nil && there {
+				break
+			}
+			if time.Now().After(limit) {
+				t.Fatalf("a replica does not come to %s: %v", lsn, err)
+			}
+		}
+		_ = replica.Close()
+	}
 }
 
 func client(t *testing.T) context.Context {
@@ -66,9 +95,6 @@ func TestValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer theirs.Close()
-	if _, err := pool.ExecContext(t.Context(), "CREATE TYPE mood AS ENUM ('sad', 'glad')"); err != nil {
-		t.Fatal(err)
-	}
 	for _, expression := range []string{
 		"true", "1::int2", "-2::int4", "9223372036854775807::int8", "1.5::float4", "2.5::float8", "7::oid", "'x'::text", "'y'::varchar(3)", "'z'::name",
 		"'\\x00ff'::bytea", "12345678901234567890.123::numeric", "'NaN'::numeric", "'6ba7b810-9dad-11d1-80b4-00c04fd430c8'::uuid",
