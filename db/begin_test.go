@@ -81,7 +81,7 @@ func system(t *testing.T, router *db.Router) (system uint64) {
 
 func TestBeginTxOptions(t *testing.T) {
 	t.Parallel()
-	router := open(t, nil)
+	router := open(t, func(c *db.Config) { c.Wait = 10 * time.Second })
 	ctx := client(t)
 	for _, test := range []struct {
 		options         pgx.TxOptions

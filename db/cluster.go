@@ -37,6 +37,7 @@ func (r *Router) note(n *node, s *state) {
 			r.samples.add(s.at, s.timeline, s.lsn)
 		} else {
 			n.sawStandby(s)
+			r.noteDiverged(n, s)
 			n.lag.Store(int64(r.samples.lag(s.lsn, s.at)))
 		}
 	}

@@ -257,17 +257,18 @@ func TestBrokenPrepare(t *testing.T) {
 		if err := router.InTx(t.Context(), func(context.Context, pgx.Tx) error { return nil }); err != nil { // a connection
 			t.Fatal(err)
 		}
+		sql := fmt.Sprintf("INSERT INTO t VALUES ($1 + %d)", i) // that no connection has prepared
 		var cut atomic.Int64
 		proxy.mu.Lock()
 		proxy.toServer = func(b []byte) bool {
-			if bytes.Contains(b, []byte("INSERT INTO t VALUES ($1)")) && cut.Add(1) <= times {
+			if bytes.Contains(b, []byte(sql)) && cut.Add(1) <= times {
 				proxy.cutAll()
 				return false
 			}
 			return true
 		}
 		proxy.mu.Unlock()
-		_, err := router.Write(t.Context()).Exec(t.Context(), "INSERT INTO t VALUES ($1)", i)
+		_, err := router.Write(t.Context()).Exec(t.Context(), sql, i)
 		proxy.mu.Lock()
 		proxy.toServer = nil
 		proxy.mu.Unlock()

@@ -10,14 +10,14 @@ import (
 	"github.com/loadlinehq/loadline/causal"
 )
 
-// whereSQL asks one of several servers how far it has come. It is pollSQL's question.
+// whereSQL asks one of several servers how far it has come. Its timeline is the control
+// file's: after a failover it is believed later than that of a server that is watched.
 const whereSQL = `
 SELECT r.standby,
        CASE WHEN r.standby THEN coalesce(pg_last_wal_replay_lsn(), '0/0') ELSE '0/0' END AS lsn,
        CASE WHEN r.standby
             THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()),
-                          (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
-                          (SELECT received_tli FROM pg_stat_wal_receiver))::bigint
+                          (SELECT min_recovery_end_timeline FROM pg_control_recovery()))::bigint
             ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint
        END AS timeline
 FROM (SELECT pg_is_in_recovery() AS standby) r`

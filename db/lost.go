@@ -56,6 +56,9 @@ func (r *Router) noteFork(n *node, s *state) {
 	}
 	if _, known := r.lost.forks[s.timeline]; !known {
 		r.lost.forks[s.timeline] = s.replayed
+		for _, other := range r.nodes {
+			r.noteDiverged(other, other.state.Load())
+		}
 		r.log.Info("db: a server was promoted", "server", n.name, "timeline", s.timeline, "fork", s.replayed.String())
 	}
 }
@@ -71,6 +74,25 @@ func (n *node) sawStandby(s *state) {
 		n.standbyBefore = n.standbyTimeline
 	}
 	n.standbySince, n.standbyTimeline = s.started, s.timeline
+}
+
+// noteDiverged notes that a standby has come past the fork of a timeline that it is not
+// on: it needs pg_rewind or a new copy, and PostgreSQL does not always see that. A copy of
+// the new primary's has the timeline in its control file.
+func (r *Router) noteDiverged(n *node, s *state) {
+	if s.err != nil || s.primary || s.hidden {
+		return
+	}
+	if s.timeline >= n.diverged {
+		n.diverged = 0
+	}
+	for t, fork := range r.lost.forks {
+		if s.timeline < t && s.lsn > fork && n.diverged < t {
+			n.diverged = t
+			r.log.Error("db: a replica has come further than the server that was promoted; it is not read from until it was made anew", "server", n.name,
+				"timeline", s.timeline, "position", s.lsn.String(), "fork", fork.String(), "new_timeline", t)
+		}
+	}
 }
 
 // noteCrash reports what the crash of a primary that goes on has undone: writes that were

@@ -43,14 +43,21 @@ type node struct {
 	// standbySince is the start time of the server when it was last seen as a standby,
 	// standbyTimeline the one that it was on, and standbyBefore the one before that in the
 	// same life. Guarded by Router.mu.
+	// diverged is a timeline that it cannot follow, since it has replayed the one before past
+	// the fork.
+	diverged        uint32
 	standbySince    time.Time
 	standbyTimeline uint32
 	standbyBefore   uint32
 
 	// conn watches the server. It belongs to the goroutine that polls.
 	conn     *pgx.Conn
-	timeline uint32    // the newest that was seen over conn
-	silent   time.Time // since when it accepts and does not answer
+	timeline uint32 // the newest that was seen over conn
+	// received is the timeline that its receiver asks for, and receivedAt what it had
+	// replayed when that was first seen over conn.
+	received   uint32
+	receivedAt causal.LSN
+	silent     time.Time // since when it accepts and does not answer
 
 	mu    sync.Mutex
 	conns map[*netConn]struct{}
@@ -65,6 +72,7 @@ type state struct {
 	hidden   bool  // it is the state of one of several servers, which one is not known
 	primary  bool
 	timeline uint32     // 0: not known
+	received uint32     // that a standby's receiver asks for; 0: there is none
 	lsn      causal.LSN // replayed; on a primary, flushed
 	// replayed is, on a primary, where its recovery has ended.
 	replayed causal.LSN

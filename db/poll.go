@@ -16,7 +16,8 @@ import (
 
 // pollSQL asks a server for its role and position. Any role may call all of it, but
 // the receiver's timeline is NULL without pg_read_all_stats; then the control file says
-// it, later: a restart point after the timeline has changed.
+// it, later: a restart point after the timeline has changed. What the receiver asks for
+// is not what has been replayed; see follows.
 //
 // pg_walfile_name gives the timeline of a primary at once (pg_control_checkpoint does
 // after the next checkpoint only), and fails in recovery, hence the CASE.
@@ -27,10 +28,10 @@ SELECT r.standby,
        CASE WHEN r.standby THEN '0/0' ELSE pg_current_wal_flush_lsn()::text END,
        CASE WHEN r.standby
             THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()),
-                          (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
-                          (SELECT received_tli FROM pg_stat_wal_receiver))::text
+                          (SELECT min_recovery_end_timeline FROM pg_control_recovery()))::text
             ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
-       END
+       END,
+       coalesce((SELECT received_tli FROM pg_stat_wal_receiver), 0)
 FROM (SELECT pg_is_in_recovery() AS standby) r`
 
 const (
@@ -51,7 +52,7 @@ func ask(ctx context.Context, conn *pgx.Conn) (state, error) {
 	s := state{at: time.Now()}
 	var standby bool
 	var replay, flush, timeline string
-	err := conn.QueryRow(ctx, pollSQL).Scan(&standby, &s.started, &replay, &flush, &timeline)
+	err := conn.QueryRow(ctx, pollSQL).Scan(&standby, &s.started, &replay, &flush, &timeline, &s.received)
 	if err != nil {
 		return state{}, err
 	}
@@ -118,7 +119,7 @@ func (n *node) poll(ctx context.Context) {
 	if err != nil {
 		silent := timedOut(err)
 		n.unwatch()
-		n.timeline = 0
+		n.timeline, n.received = 0, 0
 		s = state{at: time.Now(), err: err, hidden: n.hidden, primary: n.state.Load().primary}
 		n.router.note(n, &s)
 		if !silent {
@@ -145,8 +146,29 @@ func (n *node) poll(ctx context.Context) {
 	// A server's timeline does not go back while it runs. What the receiver said
 	// holds when the receiver has gone.
 	n.timeline = max(n.timeline, s.timeline)
+	if n.follows(&s) {
+		n.timeline = s.received
+	}
 	s.timeline = n.timeline
 	n.router.note(n, &s)
+}
+
+// follows reports whether a standby is on the timeline that its receiver asks for: it has
+// replayed something since that was first seen, and has never been seen past the point
+// where that timeline was left. A replica that had come further than the promoted
+// server asks for the new timeline after a restart, too, and has replayed the old one past
+// the fork: each of its positions would pass for one that it has not.
+func (n *node) follows(s *state) bool {
+	if s.primary || s.received <= n.timeline {
+		return false
+	}
+	if n.received != s.received {
+		n.received, n.receivedAt = s.received, s.lsn
+		return false
+	}
+	n.router.mu.Lock()
+	defer n.router.mu.Unlock()
+	return s.lsn > n.receivedAt && n.diverged < s.received
 }
 
 func (n *node) askWatched(ctx context.Context) (state, error) {
