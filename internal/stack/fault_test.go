@@ -1,10 +1,12 @@
 package stack
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -204,6 +206,42 @@ func TestFaults(t *testing.T) {
 		}
 		removeFault(t, s, f.ID)
 		waitFor(t, "the row", func() bool { return rows(replica1, "lag") == 1 })
+	})
+
+	// A signal reaches the threads of a busy process one by one.
+	t.Run("pause threads", func(t *testing.T) {
+		if _, err := os.Stat("/proc/self/task"); err != nil {
+			t.Skip("needs /proc")
+		}
+		addr := find(t, s, "redis").Addr
+		for range 8 {
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			go func() { _, _ = io.Copy(io.Discard, conn) }()
+			go func() { // until the connection is closed
+				for {
+					if _, err := conn.Write(bytes.Repeat([]byte("PING\r\n"), 1000)); err != nil {
+						return
+					}
+				}
+			}()
+		}
+		for range 30 {
+			f := addFault(t, s, Fault{Service: "redis", Kind: FaultPause})
+			threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", find(t, s, "redis").PID))
+			if err != nil || len(threads) == 0 {
+				t.Fatal("no threads", err)
+			}
+			for _, path := range threads {
+				if stat, err := os.ReadFile(path); err != nil || !strings.Contains(string(stat), ") T ") {
+					t.Errorf("a thread is not stopped: %s (%v)", stat, err)
+				}
+			}
+			removeFault(t, s, f.ID)
+		}
 	})
 
 	t.Run("replay-pause", func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -207,20 +208,22 @@ func childPIDs(pid int) []int {
 	return pids
 }
 
-// pause stops the process and all that belong to it. Of PostgreSQL, the postmaster
-// alone would change nothing for the connections that there are.
+// pause stops the process and all that belong to it, and returns when they stand still:
+// a signal reaches the threads of a busy process one by one. Of PostgreSQL, the
+// postmaster alone would change nothing for the connections that there are.
 func (p *process) pause(ctx context.Context) error {
+	members := p.members
 	if !p.isPostgres {
-		return syscall.Kill(-p.pid(), syscall.SIGSTOP)
+		members = func() []int { return groupMembers(p.pid()) }
 	}
-	// Without its postmaster there are no new ones, but one may just have been begun.
+	// Without the parent there are no new ones, but one may just have been begun.
 	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
 	for {
 		moving := false
-		for _, pid := range p.members() {
-			if fields := procStat(pid); len(fields) > 0 && strings.Contains("TtZX", fields[0]) {
+		for _, pid := range members() {
+			if standsStill(pid) {
 				continue
 			}
 			moving = exists("/proc/self/stat")
@@ -237,6 +240,20 @@ func (p *process) pause(ctx context.Context) error {
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
+}
+
+// standsStill reports whether each thread of a process is stopped, or has ended.
+func standsStill(pid int) bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if len(threads) == 0 {
+		return !exists(fmt.Sprintf("/proc/%d", pid)) && exists("/proc/self/stat")
+	}
+	for _, path := range threads {
+		if fields := statFields(path); len(fields) > 0 && !strings.Contains("TtZX", fields[0]) {
+			return false
+		}
+	}
+	return true
 }
 
 // resume lets go on what was paused.
@@ -310,26 +327,37 @@ func groupAlive(pgid int) bool {
 	if syscall.Kill(-pgid, 0) != nil {
 		return false
 	}
+	return !exists("/proc/self/stat") || len(groupMembers(pgid)) > 0
+}
+
+// groupMembers are the processes of a group that are no zombies. Without /proc it is
+// the one that leads it.
+func groupMembers(pgid int) []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return true
+		return []int{pgid}
 	}
+	var members []int
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
 		if err != nil {
 			continue
 		}
 		if fields := procStat(pid); len(fields) > 2 && fields[2] == strconv.Itoa(pgid) && fields[0] != "Z" && fields[0] != "X" {
-			return true
+			members = append(members, pid)
 		}
 	}
-	return false
+	return members
 }
 
 // procStat returns the fields of proc_pid_stat(5) from the third, the state, on; or
 // nothing when there is no such process, or no /proc.
 func procStat(pid int) []string {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return statFields(fmt.Sprintf("/proc/%d/stat", pid))
+}
+
+func statFields(path string) []string {
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil
 	}
