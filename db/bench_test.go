@@ -3,7 +3,6 @@ package db_test
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -72,23 +71,11 @@ func BenchmarkRead(b *testing.B) {
 // far is the address of a server that is two milliseconds away, there and back.
 func far(b *testing.B, dsn string) string {
 	b.Helper()
-	u, err := url.Parse(dsn)
-	if err != nil {
-		b.Fatal(err)
-	}
-	p := faultproxy.New("127.0.0.1:0", u.Host)
-	if err := p.Listen(); err != nil {
-		b.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wait sync.WaitGroup
-	wait.Go(func() { _ = p.Run(ctx) })
-	b.Cleanup(func() { cancel(); wait.Wait() })
+	dsn, p := stacktest.Proxied(b, dsn)
 	if err := p.Add("far", faultproxy.Fault{Kind: faultproxy.Latency, Delay: time.Millisecond}); err != nil {
 		b.Fatal(err)
 	}
-	u.Host = p.Addr()
-	return u.String()
+	return dsn
 }
 
 // A transaction whose position is noted, against pgx's own, at 2 ms round trip.

@@ -77,7 +77,7 @@ func TestAheadNotRunning(t *testing.T) {
 func TestDeadTimer(t *testing.T) {
 	t.Parallel()
 	d := stacktest.Postgres(t)
-	dsn, proxy := proxied(t, d.URL)
+	dsn, proxy := stacktest.Proxied(t, d.URL)
 	setup := run(t, db.Config{Primary: d.URL, Replicas: d.ReplicaURLs}, nil)
 	m := newerSession(t, setup)
 	m.Timeline--

@@ -285,7 +285,7 @@ func TestBrokenPrepare(t *testing.T) {
 func TestOutcomeSession(t *testing.T) {
 	t.Parallel()
 	d := stacktest.Postgres(t)
-	dsn, proxy := proxied(t, d.URL)
+	dsn, proxy := stacktest.Proxied(t, d.URL)
 	router := run(t, db.Config{Primary: dsn, Replicas: d.ReplicaURLs}, nil)
 	session := client(t)
 	ctx, cancel := context.WithTimeout(session, 300*time.Millisecond)

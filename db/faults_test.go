@@ -16,33 +16,13 @@ import (
 	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/db"
 	"github.com/loadlinehq/loadline/internal/stack"
+	"github.com/loadlinehq/loadline/internal/stack/stacktest"
 )
 
 // ownStack starts servers that a test may break.
 func ownStack(t *testing.T) *stack.Stack {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("starts servers; skipped by -short")
-	}
-	dir, err := os.MkdirTemp("", "loadline-db-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := stack.Wipe(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	s, err := stack.Open(t.Context(), stack.Config{
-		Dir: dir, PortBase: stack.AnyPortBase, Replicas: 2, NATSCommand: []string{os.Args[0], "nats-server"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Kill)
+	s := stacktest.Own(t, stack.Config{Replicas: 2})
 	conn, err := pgx.Connect(t.Context(), stack.SuperuserURL(service(t, s, "primary").Addr))
 	if err != nil {
 		t.Fatal(err)

@@ -3,8 +3,6 @@ package db_test
 import (
 	"context"
 	"errors"
-	"net/url"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,31 +14,12 @@ import (
 	"github.com/loadlinehq/loadline/internal/stack/stacktest"
 )
 
-// proxied is a database's address behind a proxy that can be told to break.
-func proxied(t testing.TB, dsn string) (string, *faultproxy.Proxy) {
-	t.Helper()
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := faultproxy.New("127.0.0.1:0", u.Host)
-	if err := p.Listen(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wait sync.WaitGroup
-	wait.Go(func() { _ = p.Run(ctx) })
-	t.Cleanup(func() { cancel(); wait.Wait() })
-	u.Host = p.Addr()
-	return u.String(), p
-}
-
 // When the answer to a COMMIT does not come, the error says so, and the transaction's
 // number finds out what became of it.
 func TestOutcomeUnknown(t *testing.T) {
 	t.Parallel()
 	d := stacktest.Postgres(t)
-	dsn, proxy := proxied(t, d.URL)
+	dsn, proxy := stacktest.Proxied(t, d.URL)
 	router := run(t, db.Config{Primary: dsn}, nil)
 	for name, write := range map[string]func(context.Context) error{
 		"transaction": func(ctx context.Context) error {
@@ -126,7 +105,7 @@ func within(t testing.TB, limit time.Duration, f func() error) {
 func TestSilentReplica(t *testing.T) {
 	t.Parallel()
 	d := stacktest.Postgres(t)
-	dsn, proxy := proxied(t, d.ReplicaURLs[0])
+	dsn, proxy := stacktest.Proxied(t, d.ReplicaURLs[0])
 	router := run(t, db.Config{Primary: d.URL, Replicas: []string{dsn}}, nil)
 	ctx := client(t)
 	var replica bool
@@ -162,7 +141,7 @@ func TestSilentReplica(t *testing.T) {
 func TestSilentPrimary(t *testing.T) {
 	t.Parallel()
 	d := stacktest.Postgres(t)
-	dsn, proxy := proxied(t, d.URL)
+	dsn, proxy := stacktest.Proxied(t, d.URL)
 	router := run(t, db.Config{Primary: dsn}, func(c *db.Config) { c.PrimaryPool.QueryTimeout = 300 * time.Millisecond })
 	began := time.Now()
 	err := router.InTx(t.Context(), func(ctx context.Context, tx pgx.Tx) error {

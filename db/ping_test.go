@@ -18,8 +18,8 @@ import (
 func TestPing(t *testing.T) {
 	t.Parallel()
 	d := stacktest.Postgres(t)
-	primary, toPrimary := proxied(t, d.URL)
-	replica, toReplica := proxied(t, d.ReplicaURLs[0])
+	primary, toPrimary := stacktest.Proxied(t, d.URL)
+	replica, toReplica := stacktest.Proxied(t, d.ReplicaURLs[0])
 	router, err := db.Open(t.Context(), db.Config{Primary: primary, Replicas: []string{replica}, PrimaryPool: db.Pool{MaxConns: 1, Queue: -1}})
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +75,7 @@ func TestPing(t *testing.T) {
 func TestPingEnds(t *testing.T) {
 	t.Parallel()
 	d := stacktest.Postgres(t)
-	dsn, proxy := proxied(t, d.URL)
+	dsn, proxy := stacktest.Proxied(t, d.URL)
 	router, err := db.Open(t.Context(), db.Config{Primary: dsn, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

@@ -115,7 +115,6 @@ const (
 	ReasonPermanent      Reason = "permanent"       // its handler has said that it always will
 	ReasonUndecodable    Reason = "undecodable"     // it is not what its type says
 	ReasonUnknownVersion Reason = "unknown-version" // no handler knows it
-	ReasonLostCause      Reason = "lost-cause"      // a failover has lost the write that it tells of
 )
 
 // DeadLetter says why a message is dead.

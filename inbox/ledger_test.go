@@ -20,6 +20,7 @@ import (
 	"github.com/loadlinehq/loadline/inbox"
 	"github.com/loadlinehq/loadline/internal/migrate"
 	"github.com/loadlinehq/loadline/internal/stack"
+	"github.com/loadlinehq/loadline/internal/stack/stacktest"
 	"github.com/loadlinehq/loadline/outbox"
 )
 
@@ -43,7 +44,7 @@ func TestLedger(t *testing.T) {
 	if os.Getenv("LOADLINE_SLOW") != "" {
 		length = time.Minute
 	}
-	s := ownStack(t)
+	s := stacktest.Own(t, stack.Config{})
 	url := s.DatabaseURL()
 	if _, err := migrate.Up(t.Context(), url, migrate.Set{Name: "outbox", Files: outbox.Migrations}, migrate.Set{Name: "inbox", Files: inbox.Migrations}); err != nil {
 		t.Fatal(err)
@@ -101,28 +102,6 @@ func TestLedger(t *testing.T) {
 	}
 	stopWorking()
 	workers.Wait()
-}
-
-func ownStack(t *testing.T) *stack.Stack {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "loadline-inbox-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := stack.Wipe(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	s, err := stack.Open(t.Context(), stack.Config{Dir: dir, PortBase: stack.AnyPortBase, NATSCommand: []string{os.Args[0], "nats-server"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Kill)
-	return s
 }
 
 func natsURL(t *testing.T, s *stack.Stack) string {

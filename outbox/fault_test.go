@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -49,32 +48,13 @@ func TestRelayKilledBetweenPublishAndCommit(t *testing.T) {
 	}
 }
 
-// stalled is the address of the database behind a proxy.
-func stalled(t *testing.T, dsn string) (*faultproxy.Proxy, string) {
-	t.Helper()
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := faultproxy.New("127.0.0.1:0", u.Host)
-	if err := p.Listen(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wait sync.WaitGroup
-	wait.Go(func() { _ = p.Run(ctx) })
-	t.Cleanup(func() { cancel(); wait.Wait() })
-	u.Host = p.Addr()
-	return p, u.String()
-}
-
 // A relay that hangs, with a publication on its way, is succeeded by another, which ends
 // its backend. What the first still sends comes late, and twice, but not out of order; and it
 // takes nothing more.
 func TestHungRelayIsSucceeded(t *testing.T) {
 	t.Parallel()
 	d, b := open(t), &broker{}
-	proxy, dsn := stalled(t, d.URL)
+	dsn, proxy := stacktest.Proxied(t, d.URL)
 	hung, release := make(chan struct{}), make(chan struct{})
 	free := sync.OnceFunc(func() { close(release) })
 	defer free()

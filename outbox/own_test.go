@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -21,26 +20,7 @@ import (
 // disk.
 func own(t testing.TB) (*database, *stack.Stack) {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("starts servers; skipped by -short")
-	}
-	dir, err := os.MkdirTemp("", "loadline-outbox-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := stack.Wipe(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	s, err := stack.Open(t.Context(), stack.Config{Dir: dir, PortBase: stack.AnyPortBase, NATSCommand: []string{os.Args[0], "nats-server"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Kill)
+	s := stacktest.Own(t, stack.Config{})
 	d := &database{&stacktest.Database{URL: s.DatabaseURL()}, pool(t, s.DatabaseURL()), t}
 	for _, file := range migrations {
 		up, _, _ := strings.Cut(string(file.Data), "-- +goose Down")

@@ -10,11 +10,6 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Waker is told, after a commit, that there are events. A [*Relay] is one; a process without
-// a relay has one that sends a message to the process with it, such as a publication without
-// guarantees: what is not heard costs up to Poll, no event. It must not block.
-type Waker interface{ Wake() }
-
 // Relay publishes what transactions have added. Several may run for a shard: one has the
 // lease, the others stand by.
 type Relay struct {
@@ -23,8 +18,6 @@ type Relay struct {
 	m       *metrics
 	started atomic.Bool
 }
-
-var _ Waker = (*Relay)(nil)
 
 // NewRelay checks the configuration. Run does the work.
 func NewRelay(c RelayConfig) (*Relay, error) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +19,7 @@ import (
 	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/db"
 	"github.com/loadlinehq/loadline/internal/stack"
+	"github.com/loadlinehq/loadline/internal/stack/stacktest"
 )
 
 // conns is how many connections to each server every way has. That is many more than
@@ -56,25 +56,7 @@ type user struct {
 // servers are a primary and two replicas that lag.
 func servers(t testing.TB, lag time.Duration, users int) *stack.Stack {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "loadline-routing-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil { // for PostgreSQL's own user
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := stack.Wipe(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	s, err := stack.Open(t.Context(), stack.Config{
-		Dir: dir, PortBase: stack.AnyPortBase, Replicas: 2, NATSCommand: []string{os.Args[0], "nats-server"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Kill)
+	s := stacktest.Own(t, stack.Config{Replicas: 2})
 
 	primary := open(t, s.DatabaseURL())
 	const setup = `

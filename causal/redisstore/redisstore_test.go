@@ -158,14 +158,7 @@ func TestLostTokens(t *testing.T) {
 	t.Parallel()
 	set := stacktest.New(t)
 	addr := strings.TrimPrefix(set.RedisURL, "redis://")
-	proxy := faultproxy.New("127.0.0.1:0", addr)
-	if err := proxy.Listen(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error)
-	go func() { ended <- proxy.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-ended })
+	_, proxy := stacktest.Proxied(t, set.RedisURL)
 
 	const ttl = 300 * time.Millisecond
 	s := store(t, proxy.Addr(), set.KeyPrefix, ttl)

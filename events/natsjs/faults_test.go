@@ -11,32 +11,6 @@ import (
 	"github.com/loadlinehq/loadline/internal/stack/stacktest"
 )
 
-// ownStack starts servers that a test may break.
-func ownStack(t *testing.T) *stack.Stack {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("starts servers; skipped by -short")
-	}
-	dir, err := os.MkdirTemp("", "loadline-natsjs-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := stack.Wipe(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	s, err := stack.Open(t.Context(), stack.Config{Dir: dir, PortBase: stack.AnyPortBase, DisableSync: true, NATSCommand: []string{os.Args[0], "nats-server"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Kill)
-	return s
-}
-
 func control(t *testing.T, s *stack.Stack) eventstest.Control {
 	add := func(kind stack.FaultKind) (func() error, func() error) {
 		var id string
@@ -57,7 +31,7 @@ func control(t *testing.T, s *stack.Stack) eventstest.Control {
 
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	s := ownStack(t)
+	s := stacktest.Own(t, stack.Config{DisableSync: true})
 	services := s.Services()
 	i := slices.IndexFunc(services, func(s stack.Service) bool { return s.Name == "nats" })
 	c := config(&stacktest.Set{NATSURL: "nats://" + services[i].Addr})

@@ -140,15 +140,8 @@ func TestKeysStayInOrderThroughLostConnections(t *testing.T) {
 	t.Parallel()
 	c := config(stacktest.New(t))
 	direct := c
-	p := faultproxy.New("127.0.0.1:0", c.URL[len("nats://"):])
-	if err := p.Listen(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wait sync.WaitGroup
-	wait.Go(func() { _ = p.Run(ctx) })
-	t.Cleanup(func() { cancel(); wait.Wait() })
-	c.URL = "nats://" + p.Addr()
+	var p *faultproxy.Proxy
+	c.URL, p = stacktest.Proxied(t, c.URL)
 	d := open(t, c)
 
 	stop := make(chan struct{})
