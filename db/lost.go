@@ -230,6 +230,33 @@ func (r *Router) unlock() {
 	}
 }
 
+// Survived reports whether all that a token has seen in this cluster is in its newest
+// timeline. Known is false when that cannot be said: of a failover that this router has not
+// watched from before, or one that is under way. It asks nobody.
+func (r *Router) Survived(t causal.Token) (survived, known bool) {
+	c := r.cluster.Load()
+	if c == nil {
+		return false, false
+	}
+	known = true
+	for m := range t.Marks() {
+		if m.System != c.system || m.Timeline >= c.timeline {
+			continue
+		}
+		r.mu.Lock()
+		fork, ok := r.survived(m, c.timeline)
+		r.mu.Unlock()
+		switch {
+		case ok:
+		case fork == 0:
+			known = false
+		default:
+			return false, true
+		}
+	}
+	return known, known
+}
+
 // settle replaces marks of older timelines in a session. It reports false when nobody
 // can have said yet what became of them.
 func (r *Router) settle(s *causal.Session, c *cluster) bool {

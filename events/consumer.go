@@ -66,6 +66,10 @@ type ConsumerConfig struct {
 	// DrainTimeout is how long handlers may go on when the consumer is asked to end. Then
 	// their contexts end as well. Default 10 s.
 	DrainTimeout time.Duration
+	// Cause is asked before a handler, if it is set, whether what the event tells of still is:
+	// outbox.Cause knows. Events for which it says [ErrCauseLost] go to the dead letters;
+	// another error counts as one of the handler's.
+	Cause func(ctx context.Context, m *Message) error
 	// Version of the program, for the dead letters: which deploy has failed.
 	Version string
 
@@ -214,45 +218,30 @@ func (c *Consumer) Run(ctx context.Context) error {
 			}
 		})
 	}
-	single, keyed := c.types()
-	if len(single) > 0 {
-		var busy sync.WaitGroup
-		places := make(chan struct{}, c.c.Concurrency)
-		s := c.subscription(c.c.Group, c.c.MaxInFlight, 2*c.c.Concurrency)
-		for _, name := range single {
-			s.Filters = append(s.Filters, Filter{name, -1})
+	for _, p := range c.parts() {
+		switch {
+		case p.batch != nil:
+			runner := newBatchRunner(c, p.batch)
+			subscribers.Go(func() { runner.run(handling) })
+			subscribe(p.Subscription, runner.add, runner.close)
+		case p.inSequence:
+			subscribe(p.Subscription, func(d Delivery) { c.process(handling, d) }, func() {})
+		default:
+			var busy sync.WaitGroup
+			places := make(chan struct{}, c.c.Concurrency)
+			subscribe(p.Subscription, func(d Delivery) {
+				select {
+				case places <- struct{}{}:
+				case <-pulling.Done(): // for another member
+					c.giveBack(handling, d)
+					return
+				}
+				busy.Go(func() {
+					defer func() { <-places }()
+					c.process(handling, d)
+				})
+			}, busy.Wait)
 		}
-		subscribe(s, func(d Delivery) {
-			select {
-			case places <- struct{}{}:
-			case <-pulling.Done(): // for another member
-				c.giveBack(handling, d)
-				return
-			}
-			busy.Go(func() {
-				defer func() { <-places }()
-				c.process(handling, d)
-			})
-		}, busy.Wait)
-	}
-	if len(keyed) > 0 {
-		for p := range Partitions {
-			s := c.subscription(fmt.Sprintf("%s-P%02d", c.c.Group, p), 1, 1) // no group has upper case letters
-			for _, name := range keyed {
-				s.Filters = append(s.Filters, Filter{name, p})
-			}
-			subscribe(s, func(d Delivery) { c.process(handling, d) }, func() {})
-		}
-	}
-	for name, h := range c.handlers {
-		if h.batch == nil {
-			continue
-		}
-		s := c.subscription(c.c.Group+"-BATCH-"+name, max(c.c.MaxInFlight, 2*h.batch.size), h.batch.size)
-		s.Filters = []Filter{{name, -1}}
-		runner := newBatchRunner(c, h)
-		subscribers.Go(func() { runner.run(handling) })
-		subscribe(s, runner.add, runner.close)
 	}
 	subscribers.Wait()
 	if ctx.Err() == nil {
@@ -270,21 +259,48 @@ func (c *Consumer) giveBack(ctx context.Context, d Delivery) {
 	}
 }
 
-func (c *Consumer) types() (single, keyed []string) {
+// part is one of a group's subscriptions, and how its events are handled.
+type part struct {
+	Subscription
+	batch      *handler // in batches
+	inSequence bool     // one after the other
+}
+
+// parts are the group's subscriptions, by its handlers: one for types without keys, one for
+// each partition of those with keys, and one for each type in batches. No group has upper
+// case letters in its name.
+func (c *Consumer) parts() (all []part) {
+	var single, keyed, batches []string
 	for name, h := range c.handlers {
 		switch {
 		case h.batch != nil:
+			batches = append(batches, name)
 		case h.keyed:
 			keyed = append(keyed, name)
 		default:
 			single = append(single, name)
 		}
 	}
-	slices.Sort(single)
-	slices.Sort(keyed)
-	return single, keyed
+	if len(single) > 0 {
+		all = append(all, part{Subscription: c.subscription(c.c.Group, c.c.MaxInFlight, 2*c.c.Concurrency, -1, single...)})
+	}
+	if len(keyed) > 0 {
+		for p := range Partitions {
+			all = append(all, part{Subscription: c.subscription(fmt.Sprintf("%s-P%02d", c.c.Group, p), 1, 1, p, keyed...), inSequence: true})
+		}
+	}
+	for _, name := range batches {
+		h := c.handlers[name]
+		all = append(all, part{Subscription: c.subscription(c.c.Group+"-BATCH-"+name, max(c.c.MaxInFlight, 2*h.batch.size), h.batch.size, -1, name), batch: h})
+	}
+	return all
 }
 
-func (c *Consumer) subscription(name string, inFlight, prefetch int) Subscription {
-	return Subscription{Name: name, MaxInFlight: inFlight, Prefetch: prefetch, AckWait: c.c.AckWait, MaxDeliveries: c.c.MaxDeliveries + fuse}
+func (c *Consumer) subscription(name string, inFlight, prefetch, partition int, types ...string) Subscription {
+	s := Subscription{Name: name, MaxInFlight: inFlight, Prefetch: prefetch, AckWait: c.c.AckWait, MaxDeliveries: c.c.MaxDeliveries + fuse}
+	slices.Sort(types)
+	for _, t := range types {
+		s.Filters = append(s.Filters, Filter{t, partition})
+	}
+	return s
 }

@@ -49,6 +49,17 @@ type Driver interface {
 	Capabilities() Capabilities
 }
 
+// Rewinder is what a [Driver] is too whose broker can deliver again what was settled. After
+// a failover of the database the effects of some of it are lost: see [Consumer.Rewind].
+type Rewinder interface {
+	// Floors says up to which position of the stream a subscription has settled all that is
+	// for it, for those of the names that there are.
+	Floors(ctx context.Context, subscriptions []string) (map[string]uint64, error)
+	// Rewind delivers to a subscription again, in order, what comes after a position. Members
+	// go on with what they have got. It does nothing when there is no such subscription.
+	Rewind(ctx context.Context, subscription string, floor uint64) error
+}
+
 // Capabilities are what brokers differ in.
 type Capabilities struct {
 	Name string // of the driver, such as natsjs
@@ -115,6 +126,7 @@ const (
 	ReasonPermanent      Reason = "permanent"       // its handler has said that it always will
 	ReasonUndecodable    Reason = "undecodable"     // it is not what its type says
 	ReasonUnknownVersion Reason = "unknown-version" // no handler knows it
+	ReasonLostCause      Reason = "lost-cause"      // what it tells of is lost; see ConsumerConfig.Cause
 )
 
 // DeadLetter says why a message is dead.

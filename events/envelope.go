@@ -25,6 +25,7 @@ const (
 	headerDataContentType = "ce-datacontenttype"
 	headerTenant          = "ce-tenant"
 	headerKeyVersion      = "ce-keyversion"
+	headerOutbox          = "ce-outbox"
 	headerIdempotencyKey  = "Idempotency-Key"
 	headerToken           = causal.HeaderName // unsigned: who writes to the broker is trusted
 	headerTraceParent     = "traceparent"
@@ -70,6 +71,7 @@ func Encode(m *Message, source string) (Raw, error) {
 	set(headerTenant, m.Tenant)
 	set(headerTraceParent, escape(m.TraceParent))
 	set(headerTraceState, escape(m.TraceState))
+	set(headerOutbox, escape(m.Outbox))
 	if m.KeyVersion != 0 {
 		header[headerKeyVersion] = strconv.FormatInt(m.KeyVersion, 10)
 	}
@@ -99,7 +101,7 @@ func Decode(raw Raw) (Message, error) {
 	get := func(name string) string { return unescape(header[strings.ToLower(name)]) }
 	m := Message{
 		ID: get(headerID), Type: e.Type, Version: e.Version,
-		Key: get(headerPartitionKey), IdempotencyKey: e.IdempotencyKey, Tenant: get(headerTenant),
+		Key: get(headerPartitionKey), IdempotencyKey: e.IdempotencyKey, Tenant: get(headerTenant), Outbox: get(headerOutbox),
 		Time: e.Timestamp, TraceParent: get(headerTraceParent), TraceState: get(headerTraceState),
 		Payload: e.Payload,
 	}

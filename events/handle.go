@@ -139,7 +139,7 @@ func (b *batchRunner) handle(ctx context.Context, deliveries []Delivery) {
 	var messages []*Message
 	var attempts []int
 	for _, d := range deliveries {
-		m, err := b.c.understand(d)
+		m, err := b.c.understand(ctx, d)
 		if err != nil {
 			b.c.settle(ctx, d, &m, err, time.Since(began))
 			continue

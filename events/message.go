@@ -47,6 +47,9 @@ type Message struct {
 	Token causal.Token
 	// TraceParent and TraceState are those of the writer, by W3C Trace Context.
 	TraceParent, TraceState string
+	// Outbox is where it came from: a row of its writer's outbox, as package outbox names it.
+	// Empty when it was published directly.
+	Outbox string
 	// Payload is JSON.
 	Payload json.RawMessage
 }
@@ -88,6 +91,7 @@ func (m *Message) Check() error {
 	}
 	wrong(len(m.Key) > MaxKeyLength, "its key has %d bytes, more than %d", len(m.Key), MaxKeyLength)
 	wrong(len(m.IdempotencyKey) > MaxKeyLength, "its idempotency key has %d bytes, more than %d", len(m.IdempotencyKey), MaxKeyLength)
+	wrong(len(m.Outbox) > MaxKeyLength, "the name of its row in the outbox has %d bytes, more than %d", len(m.Outbox), MaxKeyLength)
 	wrong(m.KeyVersion < 0, "its key version is %d", m.KeyVersion)
 	if m.Tenant != "" {
 		if err := tenancy.Check(m.Tenant); err != nil {

@@ -24,7 +24,7 @@ const traceParentAge = time.Hour
 // process handles one delivery and settles it.
 func (c *Consumer) process(ctx context.Context, d Delivery) {
 	began := time.Now()
-	m, err := c.understand(d)
+	m, err := c.understand(ctx, d)
 	if err == nil {
 		stop := c.keepAlive(ctx, d)
 		err = c.call(ctx, &m, d.Attempt())
@@ -34,7 +34,7 @@ func (c *Consumer) process(ctx context.Context, d Delivery) {
 }
 
 // understand decodes a delivery, and refuses one that no attempt can help.
-func (c *Consumer) understand(d Delivery) (Message, error) {
+func (c *Consumer) understand(ctx context.Context, d Delivery) (Message, error) {
 	m, err := Decode(d.Raw())
 	if err != nil {
 		return m, &deadError{ReasonUndecodable, err}
@@ -46,7 +46,7 @@ func (c *Consumer) understand(d Delivery) (Message, error) {
 	if n := d.Attempt(); n > c.c.MaxDeliveries {
 		return m, &deadError{ReasonFailed, fmt.Errorf("events: it was delivered %d times and never settled: its handler may end the process", n-1)}
 	}
-	return m, nil
+	return m, c.caused(ctx, &m)
 }
 
 // keepAlive gives signs of life for a delivery until the function that it returns is

@@ -12,6 +12,9 @@
 // handles join it, and outbox.Add in it publishes what the effect causes. [Once] is a single
 // statement for effects that are one.
 //
+// A failover of the database can lose effects that the broker takes for done; [Inbox.Follow]
+// has them made again.
+//
 // It remembers for a week: an event that is replayed after that has its effect again. What
 // a handler does outside of the transaction, such as a call to a third party, it cannot make
 // happen once.

@@ -17,6 +17,10 @@ import (
 // Migrations make the tables, in goose's form, in the schema loadline.
 var Migrations, _ = fs.Sub(migrations, "migrations")
 
+// DefaultSettle is events.DefaultAckWait: who has been silent for longer has lost his event
+// to another.
+const DefaultSettle = events.DefaultAckWait
+
 // DefaultRetention is longer than the broker keeps events (72 h), and a weekend.
 const DefaultRetention = 7 * 24 * time.Hour
 
@@ -42,6 +46,9 @@ type Config struct {
 	// must be longer than the broker keeps events; shorter, and late repeats have their
 	// effect twice.
 	Retention time.Duration
+	// Settle is how long after a failover an acknowledgement of before may arrive, for
+	// [Inbox.Follow]. Default 30 s: that of a handler's time to its heartbeat.
+	Settle time.Duration
 	// Logger gets what maintenance could not do. Default slog.Default().
 	Logger *slog.Logger
 }
@@ -57,6 +64,9 @@ func New(c Config) (*Inbox, error) {
 	if c.Retention == 0 {
 		c.Retention = DefaultRetention
 	}
+	if c.Settle == 0 {
+		c.Settle = DefaultSettle
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -66,6 +76,9 @@ func New(c Config) (*Inbox, error) {
 	}
 	if c.Retention < 24*time.Hour {
 		errs = append(errs, fmt.Errorf("inbox: Config.Retention is %v, less than a day", c.Retention))
+	}
+	if c.Settle < 0 {
+		errs = append(errs, fmt.Errorf("inbox: Config.Settle is %v, less than nothing", c.Settle))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err

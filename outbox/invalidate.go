@@ -118,7 +118,7 @@ func (s *session) apply(ctx context.Context, lsn causal.LSN) {
 	ctx, cancel := context.WithTimeout(ctx, s.r.c.ApplyTimeout)
 	defer cancel()
 	if len(c.seqs) > 0 {
-		mark, err := s.r.c.Invalidator.Apply(ctx, s.l.mark(lsn), c.records)
+		mark, err := s.r.c.Invalidator.Apply(ctx, s.l.place.mark(lsn), c.records)
 		if err != nil {
 			s.cacheAway(ctx, err)
 			return
@@ -131,7 +131,7 @@ func (s *session) apply(ctx context.Context, lsn causal.LSN) {
 	}
 	c.due = false
 	if c.drained != 0 {
-		if err := s.r.c.Invalidator.Drained(ctx, s.l.mark(c.drained)); err != nil {
+		if err := s.r.c.Invalidator.Drained(ctx, s.l.place.mark(c.drained)); err != nil {
 			s.cacheAway(ctx, err)
 			return
 		}
@@ -182,7 +182,7 @@ const maxPasses = 100
 // had seen. The invalidations of all that can be seen have been applied, so the number
 // stands for what the writer's own token says of this log as well.
 func (s *session) stamp(t causal.Token, lsn causal.LSN) causal.Token {
-	m := s.l.mark(lsn)
+	m := s.l.place.mark(lsn)
 	if n := s.cache.mark; n.Number > 0 && !s.cache.due {
 		m.Epoch, m.Number = n.Epoch, n.Number
 		if own, ok := t.Mark(m.System); ok && own.Timeline == m.Timeline && own.LSN <= m.LSN {

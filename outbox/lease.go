@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/loadlinehq/loadline/causal"
 )
 
 // errLease: another relay has the lease. This one stands by.
@@ -18,12 +16,11 @@ var errLease = errors.New("outbox: the lease is lost")
 // lease is a shard's, and belongs to the backend of conn: who takes it over ends that
 // backend first, so that what it was doing is done or never will be.
 type lease struct {
-	conn     *pgx.Conn
-	shard    int
-	epoch    int64
-	system   uint64
-	timeline uint32
-	renewed  time.Time // when the last renewal was sent
+	conn    *pgx.Conn
+	shard   int
+	epoch   int64
+	place   place     // a primary stays on its timeline until it stops
+	renewed time.Time // when the last renewal was sent
 }
 
 const (
@@ -41,8 +38,6 @@ const (
 		position = coalesce($4, position), low_water = coalesce($5, low_water)
 		where shard = $1 and epoch = $2 and pid = pg_backend_pid() returning position`
 	giveBackSQL = `update loadline.outbox_relay set pid = 0, paused = '' where shard = $1 and epoch = $2 and pid = pg_backend_pid()`
-	// whereSQL: the name of a file in the log begins with the timeline.
-	whereSQL = `select system_identifier, substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) from pg_control_system()`
 )
 
 // sessionSQL: what the statistics say of a table that is empty at one moment and has a
@@ -123,22 +118,10 @@ func (r *Relay) acquire(ctx context.Context, conn *pgx.Conn) (*lease, error) {
 	if err != nil {
 		return nil, fmt.Errorf("outbox: lease: %w", err)
 	}
-	var system int64 // numbers above 2^63 are negative in PostgreSQL's bigint
-	var timeline string
-	if err := conn.QueryRow(ctx, whereSQL).Scan(&system, &timeline); err != nil {
-		return nil, fmt.Errorf("outbox: position: %w", err)
+	if l.place, err = placeOf(ctx, conn); err != nil {
+		return nil, err
 	}
-	n, err := strconv.ParseUint(timeline, 16, 32)
-	if err != nil {
-		return nil, fmt.Errorf("outbox: timeline: %w", err)
-	}
-	l.system, l.timeline = uint64(system), uint32(n)
 	return l, nil
-}
-
-// mark is a position in the lease's log. A primary stays on its timeline until it stops.
-func (l *lease) mark(lsn causal.LSN) causal.Mark {
-	return causal.Mark{System: l.system, Timeline: l.timeline, LSN: lsn}
 }
 
 // giveBack lets another take the lease at once.

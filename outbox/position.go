@@ -1,6 +1,51 @@
 package outbox
 
-import "github.com/loadlinehq/loadline/causal"
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/loadlinehq/loadline/causal"
+)
+
+// place is where an outbox is: the database of a cluster, and the timeline that the cluster
+// is on.
+type place struct {
+	system   uint64
+	timeline uint32
+	database uint32
+}
+
+// placeSQL: the name of a file in the log begins with the timeline.
+const placeSQL = `select system_identifier, ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint,
+	(select oid::bigint from pg_database where datname = current_database()) from pg_control_system()`
+
+func placeOf(ctx context.Context, db interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+},
+) (place, error) {
+	var system, timeline, database int64 // numbers above 2^63 are negative in PostgreSQL's bigint
+	if err := db.QueryRow(ctx, placeSQL).Scan(&system, &timeline, &database); err != nil {
+		return place{}, fmt.Errorf("outbox: position: %w", err)
+	}
+	return place{uint64(system), uint32(timeline), uint32(database)}, nil
+}
+
+func (p place) mark(lsn causal.LSN) causal.Mark {
+	return causal.Mark{System: p.system, Timeline: p.timeline, LSN: lsn}
+}
+
+// row names a row of the outbox, for [Cause].
+func (p place) row(seq int64) string {
+	return strconv.FormatUint(uint64(p.database), 10) + "." + strconv.FormatInt(seq, 10)
+}
+
+func parseRow(name string) (database uint32, seq int64, ok bool) {
+	_, err := fmt.Sscanf(name, "%d.%d", &database, &seq)
+	return database, seq, err == nil
+}
 
 const (
 	walPage     = 8192

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/time/rate"
 
-	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/events"
 )
 
@@ -140,14 +138,22 @@ func (r *republishing) read(ctx context.Context, at time.Time, seq int64, until 
 
 // publish publishes a batch, as often as it takes.
 func (r *republishing) publish(ctx context.Context, entries []entry) error {
-	mark, err := markNow(ctx, r.db)
+	place, err := placeOf(ctx, r.db)
 	if err != nil {
 		return err
+	}
+	var text string
+	if err := r.db.QueryRow(ctx, positionSQL).Scan(&text); err != nil {
+		return fmt.Errorf("outbox: position: %w", err)
+	}
+	lsn, err := position(text)
+	if err != nil {
+		return fmt.Errorf("outbox: position: %w", err)
 	}
 	var left []events.Raw
 	for i := range entries {
 		m := &entries[i].message
-		m.Token = m.Token.Add(mark)
+		m.Token, m.Outbox = m.Token.Add(place.mark(lsn)), place.row(entries[i].seq)
 		raw, err := events.Encode(m, r.c.Source)
 		if err != nil {
 			r.done.Rejected++
@@ -189,24 +195,6 @@ func (r *republishing) publish(ctx context.Context, entries []entry) error {
 		}
 	}
 	return nil
-}
-
-// markNow is the position of the log now.
-func markNow(ctx context.Context, db DB) (causal.Mark, error) {
-	var system int64
-	var timeline, text string
-	if err := db.QueryRow(ctx, whereSQL).Scan(&system, &timeline); err != nil {
-		return causal.Mark{}, fmt.Errorf("outbox: position: %w", err)
-	}
-	if err := db.QueryRow(ctx, positionSQL).Scan(&text); err != nil {
-		return causal.Mark{}, fmt.Errorf("outbox: position: %w", err)
-	}
-	lsn, err := position(text)
-	n, err2 := strconv.ParseUint(timeline, 16, 32)
-	if err := errors.Join(err, err2); err != nil {
-		return causal.Mark{}, fmt.Errorf("outbox: position: %w", err)
-	}
-	return causal.Mark{System: uint64(system), Timeline: uint32(n), LSN: lsn}, nil
 }
 
 var _ DB = pgx.Tx(nil)

@@ -225,7 +225,7 @@ func (s *session) publish(ctx context.Context, entries []entry, lsn causal.LSN) 
 			s.outcome[i] = errBehind
 			continue
 		}
-		m.Token = s.stamp(m.Token, lsn)
+		m.Token, m.Outbox = s.stamp(m.Token, lsn), s.l.place.row(s.batch[i].seq)
 		raw, err := events.Encode(&m, c.Source)
 		if err != nil {
 			s.outcome[i] = err

@@ -41,7 +41,7 @@ func TestUp(t *testing.T) {
 	}
 	wait.Wait()
 	slices.Sort(all)
-	if want := []string{"inbox/00001_inbox.sql", "other/00001_t.sql"}; !slices.Equal(all, want) {
+	if want := []string{"inbox/00001_inbox.sql", "inbox/00002_floors.sql", "other/00001_t.sql"}; !slices.Equal(all, want) {
 		t.Errorf("applied %v, want each once: %v", all, want)
 	}
 	conn, err := pgx.Connect(t.Context(), url)

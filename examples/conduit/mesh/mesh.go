@@ -27,8 +27,8 @@ const maxOutboxBytes = 1 << 30
 type Config struct {
 	// NATS is where the broker is.
 	NATS natsjs.Config
-	// DB opens the transactions of handlers.
-	DB inbox.DB
+	// DB opens the transactions of handlers, and knows what a failover has lost.
+	DB outbox.Survivors
 	// RelayDSN is for the relay's own connection: all servers of which one is the primary.
 	RelayDSN string
 	Log      *slog.Logger
@@ -134,7 +134,7 @@ func (m *Mesh) connected(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	consumer, err := events.NewConsumer(driver, events.ConsumerConfig{Logger: m.c.Log})
+	consumer, err := events.NewConsumer(driver, events.ConsumerConfig{Logger: m.c.Log, Cause: outbox.Cause(m.c.DB, outbox.DefaultRetention)})
 	if err != nil {
 		return err
 	}
@@ -148,6 +148,7 @@ func (m *Mesh) connected(ctx context.Context) error {
 	g.Go(func() error { return driver.Run(ctx) })
 	g.Go(func() error { return relay.Run(ctx) })
 	g.Go(func() error { return consumer.Run(ctx) })
+	g.Go(func() error { return m.inbox.Follow(ctx, consumer) })
 	g.Go(func() error { return m.views.Run(ctx, publisher) })
 	g.Go(func() error {
 		for {

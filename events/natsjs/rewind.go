@@ -1,0 +1,81 @@
+package natsjs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/loadlinehq/loadline/events"
+)
+
+var _ events.Rewinder = (*Driver)(nil)
+
+// Floors says how far subscriptions have come; see [events.Rewinder].
+func (d *Driver) Floors(ctx context.Context, subscriptions []string) (map[string]uint64, error) {
+	ctx, cancel := d.asking(ctx, requestLimit)
+	defer cancel()
+	stream, err := d.js.Stream(ctx, d.c.Stream)
+	if err != nil {
+		return nil, fmt.Errorf("natsjs: floors: %w", unavailable(err))
+	}
+	wanted := make(map[string]string, len(subscriptions))
+	for _, s := range subscriptions {
+		wanted[Durable(s)] = s
+	}
+	floors := make(map[string]uint64, len(subscriptions))
+	list := stream.ListConsumers(ctx)
+	for c := range list.Info() {
+		if s, is := wanted[c.Name]; is {
+			floors[s] = c.AckFloor.Stream
+		}
+	}
+	if err := list.Err(); err != nil && !errors.Is(err, jetstream.ErrEndOfData) {
+		return nil, fmt.Errorf("natsjs: floors: %w", unavailable(err))
+	}
+	return floors, nil
+}
+
+// Rewind delivers to a subscription again what comes after a position; see
+// [events.Rewinder]. What the stream does not have any more it does not deliver, and logs:
+// the outbox's archive may have it. It needs nats-server 2.14 or later.
+func (d *Driver) Rewind(ctx context.Context, subscription string, floor uint64) error {
+	ctx, cancel := d.asking(ctx, requestLimit)
+	defer cancel()
+	log := d.log.With("subscription", subscription, "stream", d.c.Stream)
+	stream, err := d.js.Stream(ctx, d.c.Stream)
+	if err != nil {
+		return fmt.Errorf("natsjs: rewind %s: %w", subscription, unavailable(err))
+	}
+	state := stream.CachedInfo().State
+	switch {
+	case floor > state.LastSeq:
+		log.WarnContext(ctx, "natsjs: the position is past the stream's end, so the stream was made anew: all of it is delivered again", "position", floor, "last", state.LastSeq)
+		floor = 0
+	case floor+1 < state.FirstSeq:
+		log.ErrorContext(ctx, "natsjs: some of what has to be delivered again is not in the stream any more; see `loadline events republish`", "position", floor, "first", state.FirstSeq)
+	}
+	// Of one that is not there, nothing answers.
+	if _, err := stream.Consumer(ctx, Durable(subscription)); errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("natsjs: rewind %s: %w", subscription, unavailable(err))
+	}
+	if _, err := d.js.ResetConsumerToSequence(ctx, d.c.Stream, Durable(subscription), floor+1); err != nil {
+		if v := d.conn.ConnectedServerVersion(); !knowsReset(v) {
+			return fmt.Errorf("natsjs: rewind %s: the server is nats-server %s, and 2.14 is the first that can: %w", subscription, v, err)
+		}
+		return fmt.Errorf("natsjs: rewind %s: %w", subscription, unavailable(err))
+	}
+	log.InfoContext(ctx, "natsjs: a subscription was rewound", "position", floor)
+	return nil
+}
+
+func knowsReset(version string) bool {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
+		return true
+	}
+	return major > 2 || major == 2 && minor >= 14
+}
