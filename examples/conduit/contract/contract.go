@@ -123,6 +123,9 @@ func newSuite(t *testing.T, target Target) *suite {
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 64 // one for each request of the largest burst
+	// A server ends connections on which nothing has come for its ReadHeaderTimeout, such as
+	// those that a burst has dialled and not needed; a POST that meets the end is not sent again.
+	transport.IdleConnTimeout = time.Second
 	t.Cleanup(transport.CloseIdleConnections)
 
 	s := &suite{

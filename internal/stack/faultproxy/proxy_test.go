@@ -110,7 +110,7 @@ func remove(t testing.TB, p *faultproxy.Proxy, id string) {
 // much longer.
 func quick(t testing.TB, began time.Time) {
 	t.Helper()
-	if took := time.Since(began); took > 500*time.Millisecond {
+	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("a fault took %s to change", took)
 	}
 }
@@ -227,8 +227,12 @@ func TestLatency(t *testing.T) {
 	}
 	remove(t, p, "slow")
 	remove(t, p, "slower")
-	if took := roundTrip(t, conn, 1); took > 60*time.Millisecond {
-		t.Errorf("without delay it took %s", took)
+	fastest := time.Hour // a busy machine is slow now and then, and a delay is always there
+	for range 20 {
+		fastest = min(fastest, roundTrip(t, conn, 1))
+	}
+	if fastest > 60*time.Millisecond {
+		t.Errorf("without delay it took %s", fastest)
 	}
 }
 
@@ -271,7 +275,7 @@ func TestBandwidth(t *testing.T) {
 	roundTrip(t, two, 60_000)
 	both.Wait()
 	// Together 120 kB, less the burst, at 200 kB/s.
-	if took := time.Since(began); took < 450*time.Millisecond || took > 3*time.Second {
+	if took := time.Since(began); took < 450*time.Millisecond || took > 10*time.Second {
 		t.Errorf("it took %s, want 0.6 s", took)
 	}
 	add(t, p, "narrower", faultproxy.Fault{Kind: faultproxy.Bandwidth, BytesPerSecond: 1})
@@ -284,8 +288,8 @@ func TestBandwidth(t *testing.T) {
 	if _, err := io.ReadFull(one, make([]byte, 10_000)); err != nil {
 		t.Fatal(err)
 	}
-	if took := roundTrip(t, one, 200_000); took > 500*time.Millisecond {
-		t.Errorf("without limit 200 kB took %s", took)
+	if took := roundTrip(t, one, 2_000_000); took > 9*time.Second { // limited, it would take 10 s
+		t.Errorf("without limit 2 MB took %s", took)
 	}
 }
 
