@@ -159,6 +159,8 @@ type handler struct {
 	keyed bool
 	one   func(ctx context.Context, m *Message, attempt int) error
 	batch *batch // nil: one by one
+
+	attributes *attributes
 }
 
 // NewConsumer returns a consumer of the broker's events.
@@ -186,6 +188,7 @@ func (c *Consumer) register(h *handler) {
 		c.errs = append(c.errs, fmt.Errorf("events: %s is keyed, and the driver %s keeps no order", h.name, c.driver.Capabilities().Name))
 		return
 	}
+	h.attributes = c.metrics.attributes(h.name)
 	c.handlers[h.name] = h
 }
 
@@ -291,7 +294,7 @@ func (c *Consumer) parts() (all []part) {
 	}
 	for _, name := range batches {
 		h := c.handlers[name]
-		all = append(all, part{Subscription: c.subscription(c.c.Group+"-BATCH-"+name, max(c.c.MaxInFlight, 2*h.batch.size), h.batch.size, -1, name), batch: h})
+		all = append(all, part{Subscription: c.subscription(c.c.Group+"-BATCH-"+name, max(c.c.MaxInFlight, 2*h.batch.Size), h.batch.Size*(h.batch.Concurrency+1), -1, name), batch: h})
 	}
 	return all
 }

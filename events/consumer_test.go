@@ -385,6 +385,36 @@ func TestBatches(t *testing.T) {
 	})
 }
 
+// As many batches are handled at once as may be, each of them full.
+func TestBatchConcurrency(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		c := consumer(t, f, nil)
+		var mu sync.Mutex
+		var now, most int
+		var sizes []int
+		events.HandleBatch(c, viewed, events.BatchConfig{Size: 2, Wait: time.Second, Concurrency: 3}, func(_ context.Context, all []events.Event[int]) error {
+			mu.Lock()
+			now++
+			most, sizes = max(most, now), append(sizes, len(all))
+			mu.Unlock()
+			time.Sleep(time.Minute)
+			mu.Lock()
+			now--
+			mu.Unlock()
+			return nil
+		})
+		stop := start(t, c)
+		f.publish(t, views(t, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)...)
+		time.Sleep(2*time.Minute + 2*time.Second)
+		stop()
+		if most != 3 || !slices.Equal(sizes, []int{2, 2, 2, 2, 2}) {
+			t.Errorf("%d at once, of %v", most, sizes)
+		}
+	})
+}
+
 // A handler's context has what its event's writer had.
 func TestHandlerContext(t *testing.T) {
 	t.Parallel()

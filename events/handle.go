@@ -44,11 +44,16 @@ type BatchConfig struct {
 	Size int
 	// Wait is how long the first waits for others. Default 50 ms.
 	Wait time.Duration
+	// Concurrency is how many batches this process handles at once. Default 4: while one
+	// waits for its commit, others use the processor. Batches that change the same rows
+	// should do so in the same order, here as in several processes.
+	Concurrency int
 }
 
 const (
-	DefaultBatchSize = 50
-	DefaultBatchWait = 50 * time.Millisecond
+	DefaultBatchSize        = 50
+	DefaultBatchWait        = 50 * time.Millisecond
+	DefaultBatchConcurrency = 4
 	// MaxBatchSize is JetStream's for what may be in flight.
 	MaxBatchSize = 1000
 )
@@ -60,12 +65,13 @@ const (
 func HandleBatch[T any](c *Consumer, t Type[T], b BatchConfig, f func(ctx context.Context, events []Event[T]) error) {
 	def(&b.Size, DefaultBatchSize)
 	def(&b.Wait, DefaultBatchWait)
+	def(&b.Concurrency, DefaultBatchConcurrency)
 	if t.Keyed() {
 		c.errs = append(c.errs, fmt.Errorf("events: %s is keyed: in each partition one event is handled at a time, so there are no batches", t.name))
 		return
 	}
-	if b.Size < 1 || b.Size > MaxBatchSize || b.Wait < 0 {
-		c.errs = append(c.errs, fmt.Errorf("events: %s: BatchConfig.Size is %d, not between 1 and %d, or Wait (%v) less than nothing", t.name, b.Size, MaxBatchSize, b.Wait))
+	if b.Size < 1 || b.Size > MaxBatchSize || b.Wait < 0 || b.Concurrency < 1 {
+		c.errs = append(c.errs, fmt.Errorf("events: %s: BatchConfig.Size is %d, not between 1 and %d, or Wait (%v) or Concurrency (%d) less than nothing", t.name, b.Size, MaxBatchSize, b.Wait, b.Concurrency))
 		return
 	}
 	all := func(ctx context.Context, ms []*Message, attempts []int) error {
@@ -80,7 +86,7 @@ func HandleBatch[T any](c *Consumer, t Type[T], b BatchConfig, f func(ctx contex
 		return f(ctx, events)
 	}
 	c.register(&handler{
-		name: t.name, batch: &batch{size: b.Size, wait: b.Wait, all: all},
+		name: t.name, batch: &batch{BatchConfig: b, all: all},
 		one: func(ctx context.Context, m *Message, attempt int) error {
 			return all(ctx, []*Message{m}, []int{attempt})
 		},
@@ -88,9 +94,8 @@ func HandleBatch[T any](c *Consumer, t Type[T], b BatchConfig, f func(ctx contex
 }
 
 type batch struct {
-	size int
-	wait time.Duration
-	all  func(ctx context.Context, ms []*Message, attempts []int) error
+	BatchConfig
+	all func(ctx context.Context, ms []*Message, attempts []int) error
 }
 
 // batchRunner collects deliveries and handles them together.
@@ -110,12 +115,16 @@ func (b *batchRunner) add(d Delivery) { b.incoming <- d }
 // close ends run after what has been added.
 func (b *batchRunner) close() { b.once.Do(func() { close(b.incoming) }) }
 
+// run collects one batch at a time, so that few events are not spread over many.
 func (b *batchRunner) run(ctx context.Context) {
+	places := make(chan struct{}, b.h.batch.Concurrency)
+	var handling sync.WaitGroup
+	defer handling.Wait()
 	for first := range b.incoming {
 		deliveries := []Delivery{first}
-		timer := time.NewTimer(b.h.batch.wait)
+		timer := time.NewTimer(b.h.batch.Wait)
 	collect:
-		for len(deliveries) < b.h.batch.size {
+		for len(deliveries) < b.h.batch.Size {
 			select {
 			case d, open := <-b.incoming:
 				if !open {
@@ -127,7 +136,11 @@ func (b *batchRunner) run(ctx context.Context) {
 			}
 		}
 		timer.Stop()
-		b.handle(ctx, deliveries)
+		places <- struct{}{}
+		handling.Go(func() {
+			defer func() { <-places }()
+			b.handle(ctx, deliveries)
+		})
 	}
 }
 

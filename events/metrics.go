@@ -37,11 +37,40 @@ func newMetrics(provider metric.MeterProvider, group string) (metrics, error) {
 	return metrics{attribute.String("group", group), count, duration, age}, errors.Join(err1, err2, err3)
 }
 
-func (m *metrics) handled(ctx context.Context, name, outcome string, took time.Duration, at time.Time) {
-	attributes := metric.WithAttributes(attribute.String("type", name), m.group)
-	m.count.Add(ctx, 1, attributes, metric.WithAttributes(attribute.String("outcome", outcome)))
-	m.duration.Record(ctx, took.Seconds(), attributes)
+// attributes are those of a type's measurements: made once, since that takes longer than
+// measuring.
+type attributes struct {
+	all                 metric.MeasurementOption
+	done, retried, dead metric.MeasurementOption
+}
+
+func (m *metrics) attributes(name string) *attributes {
+	typ := attribute.String("type", name)
+	with := func(outcome string) metric.MeasurementOption {
+		return metric.WithAttributeSet(attribute.NewSet(typ, m.group, attribute.String("outcome", outcome)))
+	}
+	return &attributes{metric.WithAttributeSet(attribute.NewSet(typ, m.group)), with(outcomeDone), with(outcomeRetried), with(outcomeDead)}
+}
+
+// attributesOf makes those of types that have no handler here anew.
+func (c *Consumer) attributesOf(name string) *attributes {
+	if h := c.handlers[name]; h != nil {
+		return h.attributes
+	}
+	return c.metrics.attributes(name)
+}
+
+func (a *attributes) handled(ctx context.Context, m *metrics, outcome string, took time.Duration, at time.Time) {
+	counted := a.done
+	switch outcome {
+	case outcomeRetried:
+		counted = a.retried
+	case outcomeDead:
+		counted = a.dead
+	}
+	m.count.Add(ctx, 1, counted)
+	m.duration.Record(ctx, took.Seconds(), a.all)
 	if outcome == outcomeDone {
-		m.age.Record(ctx, time.Since(at).Seconds(), attributes)
+		m.age.Record(ctx, time.Since(at).Seconds(), a.all)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -53,27 +54,30 @@ func (c *Consumer) understand(ctx context.Context, d Delivery) (Message, error) 
 // called, or the time that a handler has is over.
 func (c *Consumer) keepAlive(ctx context.Context, deliveries ...Delivery) (stop func()) {
 	ctx, cancel := context.WithTimeout(ctx, c.c.HandlerTimeout)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		ticker := time.NewTicker(c.c.AckWait / 3)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
+	// No goroutine: nearly all handlers have ended before the first beat.
+	var mu sync.Mutex
+	var timer *time.Timer
+	beat := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, d := range deliveries {
+			if ctx.Err() != nil {
 				return
-			case <-ticker.C:
-				for _, d := range deliveries {
-					if err := d.Extend(ctx); err != nil && ctx.Err() == nil {
-						c.c.Logger.WarnContext(ctx, "events: a handler that runs long could not say so; its event may be given to another", "type", d.Raw().Type, "id", d.Raw().ID, "error", err)
-					}
-				}
+			}
+			if err := d.Extend(ctx); err != nil && ctx.Err() == nil {
+				c.c.Logger.WarnContext(ctx, "events: a handler that runs long could not say so; its event may be given to another", "type", d.Raw().Type, "id", d.Raw().ID, "error", err)
 			}
 		}
-	}()
+		timer.Reset(c.c.AckWait / 3)
+	}
+	mu.Lock()
+	timer = time.AfterFunc(c.c.AckWait/3, beat)
+	mu.Unlock()
 	return func() {
 		cancel()
-		<-ended
+		mu.Lock() // waits for a beat that is under way
+		defer mu.Unlock()
+		timer.Stop()
 	}
 }
 
@@ -130,7 +134,9 @@ func (c *Consumer) settle(ctx context.Context, d Delivery, m *Message, err error
 	ended := ctx.Err() != nil // it was not the handler's fault
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
-	log := c.c.Logger.With("type", d.Raw().Type, "id", d.Raw().ID, "group", c.c.Group, "attempt", d.Attempt())
+	log := func(level slog.Level, message string, more ...any) {
+		c.c.Logger.Log(ctx, level, message, append([]any{"type", d.Raw().Type, "id", d.Raw().ID, "group", c.c.Group, "attempt", d.Attempt()}, more...)...)
+	}
 	outcome := outcomeDone
 	var settled error
 	dead, isDead := errors.AsType[*deadError](err)
@@ -146,7 +152,7 @@ func (c *Consumer) settle(ctx context.Context, d Delivery, m *Message, err error
 		if isDead {
 			reason = dead.reason
 		}
-		log.Log(ctx, slog.LevelError, "events: to the dead letters", "reason", string(reason), "error", err)
+		log(slog.LevelError, "events: to the dead letters", "reason", string(reason), "error", err)
 		settled = d.Dead(ctx, DeadLetter{Reason: reason, Error: err.Error(), Attempts: d.Attempt(), Group: c.c.Group, Handler: c.c.Version, Time: time.Now()})
 	default:
 		outcome = outcomeRetried
@@ -154,11 +160,11 @@ func (c *Consumer) settle(ctx context.Context, d Delivery, m *Message, err error
 		if asked, ok := errors.AsType[*retryError](err); ok {
 			delay = asked.after
 		}
-		log.Log(ctx, slog.LevelWarn, "events: a handler failed; it is tried again", "after", delay, "error", err)
+		log(slog.LevelWarn, "events: a handler failed; it is tried again", "after", delay, "error", err)
 		settled = d.Retry(ctx, delay)
 	}
 	if settled != nil {
-		log.Log(ctx, slog.LevelWarn, "events: what became of an event could not be said; it will be delivered again", "outcome", outcome, "error", settled)
+		log(slog.LevelWarn, "events: what became of an event could not be said; it will be delivered again", "outcome", outcome, "error", settled)
 	}
-	c.metrics.handled(ctx, d.Raw().Type, outcome, took, m.Time)
+	c.attributesOf(d.Raw().Type).handled(ctx, &c.metrics, outcome, took, m.Time)
 }
