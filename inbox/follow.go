@@ -86,10 +86,12 @@ func (i *Inbox) follow(ctx context.Context, group Rewindable) error {
 	ctx, cancel := context.WithTimeout(ctx, followLimit)
 	defer cancel()
 	names := group.Subscriptions()
+	asked := time.Now()
 	timeline, rows, err := i.noted(ctx, names)
 	if err != nil {
 		return err
 	}
+	i.recent.confirm(timeline, asked)
 	back := make(map[string]uint64)
 	fresh, failover := len(rows) > 0, false
 	for name, row := range rows {

@@ -49,12 +49,21 @@ type Config struct {
 	// Settle is how long after a failover an acknowledgement of before may arrive, for
 	// [Inbox.Follow]. Default 30 s: that of a handler's time to its heartbeat.
 	Settle time.Duration
+	// Recent, if it is set, is asked before a transaction is opened whether the event was
+	// handled lately, and told afterwards. It is used while [Inbox.Follow] runs, which knows
+	// whether a failover may have lost what was handled. Transactions must not turn
+	// synchronous_commit off then, since nobody would know what a crash has lost, and DB must
+	// not write to an old primary when it has seen the new one: a db.Router does not.
+	Recent Recent
 	// Logger gets what maintenance could not do. Default slog.Default().
 	Logger *slog.Logger
 }
 
 // Inbox is that of a group. It may be used by several goroutines.
-type Inbox struct{ c Config }
+type Inbox struct {
+	c      Config
+	recent recent
+}
 
 // New checks the configuration.
 func New(c Config) (*Inbox, error) {
@@ -80,10 +89,13 @@ func New(c Config) (*Inbox, error) {
 	if c.Settle < 0 {
 		errs = append(errs, fmt.Errorf("inbox: Config.Settle is %v, less than nothing", c.Settle))
 	}
+	if least := 2 * confirmedFor; c.Recent != nil && c.Settle < least {
+		errs = append(errs, fmt.Errorf("inbox: Config.Settle is %v, less than the %v that Recent needs: members that have not noticed a failover yet believe it", c.Settle, least))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return &Inbox{c}, nil
+	return &Inbox{c: c, recent: recent{Recent: c.Recent}}, nil
 }
 
 // Querier is what a statement needs of a transaction.
@@ -117,13 +129,22 @@ func named(err error) error {
 // carries the transaction, for a db.Router's handles.
 func Handle[T any](i *Inbox, f func(ctx context.Context, tx pgx.Tx, e events.Event[T]) error) func(context.Context, events.Event[T]) error {
 	return func(ctx context.Context, e events.Event[T]) error {
-		return i.c.DB.InTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		messages := []*events.Message{&e.Message}
+		handled, timeline := i.handled(ctx, messages)
+		if handled != nil && handled[0] {
+			return nil
+		}
+		err := i.c.DB.InTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 			first, err := i.Insert(ctx, tx, &e.Message)
 			if err != nil || !first {
 				return err
 			}
 			return f(ctx, tx, e)
 		})
+		if err == nil {
+			i.put(ctx, messages, timeline)
+		}
+		return err
 	}
 }
 
@@ -132,7 +153,19 @@ func Handle[T any](i *Inbox, f func(ctx context.Context, tx pgx.Tx, e events.Eve
 // there are none.
 func HandleBatch[T any](i *Inbox, f func(ctx context.Context, tx pgx.Tx, all []events.Event[T]) error) func(context.Context, []events.Event[T]) error {
 	return func(ctx context.Context, all []events.Event[T]) error {
-		return i.c.DB.InTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		handled, timeline := i.handled(ctx, ids(all))
+		if handled != nil {
+			left := make([]events.Event[T], 0, len(all))
+			for n, e := range all {
+				if !handled[n] {
+					left = append(left, e)
+				}
+			}
+			if all = left; len(all) == 0 {
+				return nil
+			}
+		}
+		err := i.c.DB.InTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 			first, err := i.insertAll(ctx, tx, ids(all))
 			if err != nil {
 				return err
@@ -149,6 +182,10 @@ func HandleBatch[T any](i *Inbox, f func(ctx context.Context, tx pgx.Tx, all []e
 			}
 			return f(ctx, tx, fresh)
 		})
+		if err == nil {
+			i.put(ctx, ids(all), timeline)
+		}
+		return err
 	}
 }
 
