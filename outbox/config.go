@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/loadlinehq/loadline/events"
 )
@@ -105,9 +106,10 @@ type RelayConfig struct {
 	ApplyTimeout time.Duration
 
 	// Name says in the lease who holds it. Default the host's name and the process.
-	Name          string
-	Logger        *slog.Logger         // default slog.Default()
-	MeterProvider metric.MeterProvider // default: the global one
+	Name           string
+	Logger         *slog.Logger         // default slog.Default()
+	MeterProvider  metric.MeterProvider // default: the global one
+	TracerProvider trace.TracerProvider // default: the global one
 }
 
 func (c RelayConfig) withDefaults() RelayConfig {
@@ -132,6 +134,9 @@ func (c RelayConfig) withDefaults() RelayConfig {
 	}
 	if c.MeterProvider == nil {
 		c.MeterProvider = otel.GetMeterProvider()
+	}
+	if c.TracerProvider == nil {
+		c.TracerProvider = otel.GetTracerProvider()
 	}
 	return c
 }

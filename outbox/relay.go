@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Relay publishes what transactions have added. Several may run for a shard: one has the
@@ -16,6 +17,7 @@ type Relay struct {
 	c       RelayConfig
 	wake    chan struct{}
 	m       *metrics
+	tracer  trace.Tracer
 	started atomic.Bool
 }
 
@@ -29,7 +31,7 @@ func NewRelay(c RelayConfig) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Relay{c: c, wake: make(chan struct{}, 1), m: m}, nil
+	return &Relay{c: c, wake: make(chan struct{}, 1), m: m, tracer: c.TracerProvider.Tracer(scope)}, nil
 }
 
 // Wake makes the relay look at once. Call it after a commit; it does not block, and many
