@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -57,6 +58,14 @@ const (
 	defaultSource      = "/"
 )
 
+// Hints go between processes, and may be lost.
+type Hints interface {
+	// Send sends one. It does not block.
+	Send()
+	// Receive calls f after each, or many, until ctx is done; it returns nil then.
+	Receive(ctx context.Context, f func()) error
+}
+
 // RelayConfig says what a relay reads and where it publishes. Driver and one of Pool
 // and DSN are required.
 type RelayConfig struct {
@@ -70,6 +79,9 @@ type RelayConfig struct {
 	Driver events.Driver
 	// Source says who writes the events: a URI reference such as /conduit. Default "/".
 	Source string
+	// Hints wake the relay that has the lease when [Relay.Wake] is called on one that stands by,
+	// in another process; a natsjs.Driver has some. Without them it looks after Poll.
+	Hints Hints
 	// Invalidator is the cache, if there is one. Only the relay of shard 0 may have it.
 	Invalidator Invalidator
 

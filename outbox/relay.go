@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,11 +38,28 @@ func NewRelay(c RelayConfig) (*Relay, error) {
 // Wake makes the relay look at once. Call it after a commit; it does not block, and many
 // calls are as one. A notification by the database in the writer's transaction would do the
 // same for half of the rate at which it commits: it takes a lock of the whole server until
-// the commit is on disk.
+// the commit is on disk. A relay that stands by sends a hint to the one that has the lease.
 func (r *Relay) Wake() {
+	r.hinted()
+	if r.c.Hints != nil && !r.m.active.Load() {
+		r.c.Hints.Send()
+	}
+}
+
+func (r *Relay) hinted() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
+	}
+}
+
+// receive hears the hints of others.
+func (r *Relay) receive(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := r.c.Hints.Receive(ctx, r.hinted); err != nil && ctx.Err() == nil {
+			r.c.Logger.WarnContext(ctx, "outbox: no hints of other processes are heard; the relay looks by itself", "every", r.c.Poll, "error", err)
+		}
+		sleep(ctx, probeMax)
 	}
 }
 
@@ -57,6 +75,11 @@ func (r *Relay) Run(ctx context.Context) error {
 		return err
 	}
 	defer stop()
+	if r.c.Hints != nil {
+		var receiving sync.WaitGroup
+		receiving.Go(func() { r.receive(ctx) })
+		defer receiving.Wait() // ctx is done
+	}
 	var wait backoff
 	for ctx.Err() == nil {
 		began := time.Now()

@@ -174,3 +174,51 @@ func TestNaiveCursorLoses(t *testing.T) {
 		t.Error("a cursor lost nothing: the writers of TestNothingLostInOrder prove nothing")
 	}
 }
+
+// hints are those of a process, by a channel.
+type hints struct {
+	mu        sync.Mutex
+	receivers []func()
+}
+
+func (h *hints) Send() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, f := range h.receivers {
+		f()
+	}
+}
+
+func (h *hints) Receive(ctx context.Context, f func()) error {
+	h.mu.Lock()
+	h.receivers = append(h.receivers, f)
+	h.mu.Unlock()
+	<-ctx.Done()
+	return nil
+}
+
+// Who wakes a relay that stands by wakes the one that has the lease.
+func TestHints(t *testing.T) {
+	t.Parallel()
+	d, b := open(t), &broker{}
+	c := quick(d, b)
+	c.Poll, c.LeaseTTL, c.Hints = 20*time.Second, time.Minute, &hints{}
+	relay(t, c)
+	d.add(event(t, "k", 1))
+	within(t, 10*time.Second, func() error {
+		if len(b.all()) == 0 {
+			return errors.New("the first relay has not begun")
+		}
+		return nil
+	})
+	standby, _ := relay(t, c)
+	time.Sleep(200 * time.Millisecond)
+	d.add(event(t, "k", 2))
+	within(t, 10*time.Second, func() error {
+		standby.Wake() // it may not stand by yet
+		if len(b.all()) < 2 {
+			return errors.New("the relay with the lease was not woken")
+		}
+		return nil
+	})
+}

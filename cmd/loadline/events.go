@@ -56,7 +56,7 @@ func (c *relayCmd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, driver.Close()) }()
-	relay, err := outbox.NewRelay(outbox.RelayConfig{DSN: c.URL, Driver: driver, Source: c.Source, Shard: c.Shard, Logger: log})
+	relay, err := outbox.NewRelay(outbox.RelayConfig{DSN: c.URL, Driver: driver, Hints: driver.Hints("outbox"), Source: c.Source, Shard: c.Shard, Logger: log})
 	if err != nil {
 		return err
 	}

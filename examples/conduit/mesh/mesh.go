@@ -130,7 +130,7 @@ func (m *Mesh) connected(ctx context.Context) error {
 		return err
 	}
 	defer driver.Close()
-	relay, err := outbox.NewRelay(outbox.RelayConfig{DSN: m.c.RelayDSN, Driver: driver, Source: Source, Logger: m.c.Log})
+	relay, err := outbox.NewRelay(outbox.RelayConfig{DSN: m.c.RelayDSN, Driver: driver, Hints: driver.Hints("outbox"), Source: Source, Logger: m.c.Log})
 	if err != nil {
 		return err
 	}
