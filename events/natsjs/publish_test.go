@@ -147,7 +147,7 @@ func TestKeysStayInOrderThroughLostConnections(t *testing.T) {
 	stop := make(chan struct{})
 	var breaking sync.WaitGroup
 	breaking.Go(func() {
-		for i := 0; ; i++ {
+		for i := range 60 { // on a busy machine little gets done between two of them
 			select {
 			case <-stop:
 				return
@@ -160,7 +160,7 @@ func TestKeysStayInOrderThroughLostConnections(t *testing.T) {
 	all := keyed(3000, 5)
 	left := all
 	failures := 0
-	for limit := time.Now().Add(20 * time.Second); len(left) > 0; {
+	for limit := time.Now().Add(time.Minute); len(left) > 0; {
 		if time.Now().After(limit) {
 			t.Fatalf("%d are left", len(left))
 		}
