@@ -26,6 +26,7 @@ const DefaultRetention = 7 * 24 * time.Hour
 
 const (
 	maintainEvery = time.Hour
+	maintainAgain = time.Minute
 	// ahead is how many days have a partition before they begin: clocks that are fast, and
 	// a maintenance that has stood still over a weekend.
 	ahead = 4

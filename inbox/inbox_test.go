@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/loadlinehq/loadline/db"
@@ -314,6 +315,76 @@ func TestPartitions(t *testing.T) {
 	})
 	if err != nil || slices.Contains(have(), day(30)) {
 		t.Errorf("two at once: %v, %v", have(), err)
+	}
+}
+
+// Partitions are made while handlers insert rows for the day, into the partition for all others
+// so far, and a long transaction that has one keeps no other day from getting its own.
+func TestPartitionsUnderLoad(t *testing.T) {
+	t.Parallel()
+	p := open(t, stacktest.Migrated(inbox.Migrations))
+	if _, err := p.Exec(t.Context(), "CREATE TABLE effect (n int NOT NULL)"); err != nil {
+		t.Fatal(err)
+	}
+	in, err := inbox.New(inbox.Config{DB: p, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	handle := inbox.Handle(in, func(ctx context.Context, tx pgx.Tx, e events.Event[int]) error { return insert(ctx, tx, e.Payload) })
+	partitions := func() (n int) {
+		t.Helper()
+		if err := p.QueryRow(t.Context(), "SELECT count(*) FROM pg_inherits WHERE inhparent = 'loadline.inbox'::regclass").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	// A transaction that stays open with a row of today.
+	long, err := p.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := event(t, -1)
+	if _, err := in.Insert(t.Context(), long, &e.Message); err != nil {
+		t.Fatal(err)
+	}
+	if err := in.Maintain(t.Context(), time.Now()); err == nil || !strings.Contains(err.Error(), "lock") {
+		t.Errorf("today's partition was made under a lock: %v", err)
+	}
+	if err := long.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, stop := context.WithCancel(t.Context())
+	var handlers sync.WaitGroup
+	for worker := range 4 {
+		handlers.Go(func() {
+			for n := worker; ctx.Err() == nil; n += 4 {
+				// Who waits for the lock meanwhile finds that its row belongs elsewhere now, and
+				// is tried again as any handler that fails.
+				e := event(t, n)
+				err := handle(ctx, e)
+				if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "23514" {
+					err = handle(ctx, e)
+				}
+				if err != nil && ctx.Err() == nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for limit := time.Now().Add(20 * time.Second); partitions() != 6; time.Sleep(50 * time.Millisecond) {
+		if err := in.Maintain(ctx, time.Now()); err != nil && time.Now().After(limit) {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	handlers.Wait()
+	var other int
+	if err := p.QueryRow(t.Context(), "SELECT count(*) FROM loadline.inbox_other").Scan(&other); err != nil || other != 0 {
+		t.Errorf("%d rows are left in the other partition, %v", other, err)
+	}
+	if first, err := in.Insert(t.Context(), p, &e.Message); err != nil || first {
+		t.Errorf("what was handled before is not remembered: %v, %v", first, err)
 	}
 }
 

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -50,6 +51,7 @@ func (s *session) partitions(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var errs []error // one that cannot be seen to now keeps no other
 	there := make(map[string]bool)
 	today := now.UTC().Truncate(24 * time.Hour)
 	for _, name := range names {
@@ -58,9 +60,7 @@ func (s *session) partitions(ctx context.Context) error {
 		if err != nil || day.Add(24*time.Hour).After(now.Add(-s.r.c.Retention)) {
 			continue
 		}
-		if err := locked(ctx, conn, "drop table loadline."+name); err != nil {
-			return err
-		}
+		errs = append(errs, locked(ctx, conn, "drop table loadline."+name))
 	}
 	for ahead := range daysAhead + 1 {
 		day := today.AddDate(0, 0, ahead)
@@ -68,16 +68,18 @@ func (s *session) partitions(ctx context.Context) error {
 		if there[name] {
 			continue
 		}
-		// Attaching takes a weaker lock on the archive than making it as a partition.
-		sql := fmt.Sprintf(`create table loadline.%[1]s (like loadline.outbox_sent including all);
+		// Attaching takes a weaker lock on the archive than making it as a partition. The
+		// default one it needs for itself anyway, to see that it has none of these rows.
+		sql := fmt.Sprintf(`lock table loadline.outbox_sent_default in access exclusive mode;
+			create table loadline.%[1]s (like loadline.outbox_sent including all);
+			with moved as (delete from loadline.outbox_sent_default where sent_at >= '%[2]s' and sent_at < '%[3]s' returning *)
+			insert into loadline.%[1]s select * from moved;
 			alter table loadline.outbox_sent attach partition loadline.%[1]s for values from ('%[2]s') to ('%[3]s')`,
 			name, day.Format(time.RFC3339), day.AddDate(0, 0, 1).Format(time.RFC3339))
-		if err := locked(ctx, conn, sql); err != nil {
-			return err
-		}
+		errs = append(errs, locked(ctx, conn, sql))
 	}
 	_, err = conn.Exec(ctx, trimSQL, s.r.c.Retention)
-	return err
+	return errors.Join(append(errs, err)...)
 }
 
 // locked does not wait long for locks: those who come after wait behind it.

@@ -66,10 +66,28 @@ func TestArchiveLocked(t *testing.T) {
 	d, b := open(t), &broker{}
 	tx := beginOn(t, d.URL, "lock table loadline.outbox_sent_default in access share mode")
 	defer func() { _ = tx.Rollback(context.Background()) }()
-	relay(t, quick(d, b))
+	_, stop := relay(t, quick(d, b))
 	d.add(event(t, "k", 1))
 	published(t, b, 1)
 	d.empty()
+	stop()
+	if n := d.int("select count(*) from loadline.outbox_sent_default"); n != 1 {
+		t.Fatalf("%d rows are in the default partition: this test could not fail", n)
+	}
+	// It heals: the next relay that can make the partitions moves the rows into them.
+	if err := tx.Rollback(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	relay(t, quick(d, b))
+	within(t, 10*time.Second, func() error {
+		if all := d.partitions(); len(all) != 4 {
+			return fmt.Errorf("the partitions are %v", all)
+		}
+		return nil
+	})
+	if n, all := d.int("select count(*) from loadline.outbox_sent_default"), d.int("select count(*) from loadline.outbox_sent"); n != 0 || all != 1 {
+		t.Errorf("%d rows are in the default partition, %d in all", n, all)
+	}
 }
 
 func TestWithoutArchive(t *testing.T) {
