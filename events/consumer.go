@@ -151,6 +151,7 @@ type Consumer struct {
 	handlers map[string]*handler // by type
 	errs     []error             // of registrations
 	ran      atomic.Bool
+	ending   <-chan struct{} // closed when no more is begun
 }
 
 // handler is that of a type.
@@ -207,6 +208,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	}
 	pulling, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	c.ending = pulling.Done()
 	// Handlers may go on when no more are begun.
 	handling, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()

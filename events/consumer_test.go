@@ -23,7 +23,10 @@ import (
 	"github.com/loadlinehq/loadline/tenancy"
 )
 
-var viewed = events.Define[int]("article.viewed", events.V1)
+var (
+	viewed       = events.Define[int]("article.viewed", events.V1)
+	numberedType = events.Define[int]("number.counted", events.V1)
+)
 
 func views(t testing.TB, numbers ...int) []events.Message {
 	t.Helper()
@@ -381,6 +384,83 @@ func TestBatches(t *testing.T) {
 		}
 		if !slices.Equal(sizes, []int{4, 2, 1, 1, 1, 1}) { // 5 and 6 together, each alone, 6 twice more
 			t.Errorf("batches of %v", sizes)
+		}
+	})
+}
+
+// What a handler needs is away for an hour: no attempt is counted, and the member that keeps
+// the events says so. One that ends meanwhile gives them to another.
+func TestUnavailable(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		var mu sync.Mutex
+		away := true
+		done := make(map[int]int) // payload to the attempt
+		need := func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			if away {
+				return fmt.Errorf("handler: %w", events.Unavailable(errors.New("the database is away")))
+			}
+			return nil
+		}
+		note := func(e events.Event[int]) {
+			mu.Lock()
+			defer mu.Unlock()
+			done[e.Payload] = e.Attempt
+		}
+		member := func() (stop func()) {
+			c := consumer(t, f, nil)
+			events.HandleBatch(c, viewed, events.BatchConfig{}, func(_ context.Context, all []events.Event[int]) error {
+				if err := need(); err != nil {
+					return err
+				}
+				for _, e := range all {
+					note(e)
+				}
+				return nil
+			})
+			events.Handle(c, numberedType, func(_ context.Context, e events.Event[int]) error {
+				if err := need(); err != nil {
+					return err
+				}
+				note(e)
+				return nil
+			})
+			return start(t, c)
+		}
+		first := member()
+		f.publish(t, views(t, 1, 2, 3)...)
+		m, err := numberedType.New(4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.publish(t, m)
+		time.Sleep(time.Hour)
+		if f.extensions.Load() < 4*60 {
+			t.Errorf("%d signs of life", f.extensions.Load())
+		}
+		ended := time.Now()
+		first()
+		if took := time.Since(ended); took > time.Second {
+			t.Errorf("it took %v to end", took)
+		}
+		defer member()()
+		time.Sleep(time.Minute)
+		mu.Lock()
+		away = false
+		mu.Unlock()
+		time.Sleep(10 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		for n := range 4 {
+			if done[n+1] != 2 { // one for each member
+				t.Errorf("%d was done at attempt %d", n+1, done[n+1])
+			}
+		}
+		if len(f.letters()) != 0 {
+			t.Errorf("dead letters: %v", f.letters())
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -146,13 +147,15 @@ func (b *batchRunner) run(ctx context.Context) {
 
 func (b *batchRunner) handle(ctx context.Context, deliveries []Delivery) {
 	began := time.Now()
-	stop := b.c.keepAlive(ctx, deliveries...)
-	defer stop()
 	var good []Delivery
 	var messages []*Message
 	var attempts []int
-	for _, d := range deliveries {
-		m, err := b.c.understand(ctx, d)
+	for i, d := range deliveries {
+		var m Message
+		err := b.c.untilAvailable(ctx, slices.Concat(good, deliveries[i:]), func() (err error) {
+			m, err = b.c.understand(ctx, d)
+			return err
+		})
 		if err != nil {
 			b.c.settle(ctx, d, &m, err, time.Since(began))
 			continue
@@ -162,11 +165,11 @@ func (b *batchRunner) handle(ctx context.Context, deliveries []Delivery) {
 	if len(good) == 0 {
 		return
 	}
-	err := b.call(ctx, messages, attempts)
+	err := b.c.untilAvailable(ctx, good, func() error { return b.call(ctx, messages, attempts) })
 	for i, d := range good {
 		each := err
-		if err != nil && len(good) > 1 {
-			each = b.c.call(ctx, messages[i], attempts[i]) // one by one
+		if err != nil && len(good) > 1 && !isUnavailable(err) { // one by one
+			each = b.c.untilAvailable(ctx, good[i:], func() error { return b.c.call(ctx, messages[i], attempts[i]) })
 		}
 		b.c.settle(ctx, d, messages[i], each, time.Since(began))
 	}

@@ -25,12 +25,13 @@ const traceParentAge = time.Hour
 // process handles one delivery and settles it.
 func (c *Consumer) process(ctx context.Context, d Delivery) {
 	began := time.Now()
-	m, err := c.understand(ctx, d)
-	if err == nil {
-		stop := c.keepAlive(ctx, d)
-		err = c.call(ctx, &m, d.Attempt())
-		stop()
-	}
+	var m Message
+	err := c.untilAvailable(ctx, []Delivery{d}, func() (err error) {
+		if m, err = c.understand(ctx, d); err != nil {
+			return err
+		}
+		return c.call(ctx, &m, d.Attempt())
+	})
 	c.settle(ctx, d, &m, err, time.Since(began))
 }
 
@@ -50,35 +51,60 @@ func (c *Consumer) understand(ctx context.Context, d Delivery) (Message, error) 
 	return m, c.caused(ctx, &m)
 }
 
-// keepAlive gives signs of life for a delivery until the function that it returns is
-// called, or the time that a handler has is over.
-func (c *Consumer) keepAlive(ctx context.Context, deliveries ...Delivery) (stop func()) {
-	ctx, cancel := context.WithTimeout(ctx, c.c.HandlerTimeout)
-	// No goroutine: nearly all handlers have ended before the first beat.
-	var mu sync.Mutex
-	var timer *time.Timer
-	beat := func() {
-		mu.Lock()
-		defer mu.Unlock()
-		for _, d := range deliveries {
-			if ctx.Err() != nil {
-				return
-			}
-			if err := d.Extend(ctx); err != nil && ctx.Err() == nil {
-				c.c.Logger.WarnContext(ctx, "events: a handler that runs long could not say so; its event may be given to another", "type", d.Raw().Type, "id", d.Raw().ID, "error", err)
-			}
+// alive gives signs of life for deliveries.
+type alive struct {
+	c          *Consumer
+	ctx        context.Context
+	cancel     context.CancelFunc
+	deliveries []Delivery
+
+	mu    sync.Mutex
+	until time.Time
+	timer *time.Timer
+}
+
+// keepAlive gives signs of life for deliveries until stop is called, or the time that a
+// handler has is over; again gives it that time anew. It has no goroutine: nearly all handlers have ended
+// before the first sign.
+func (c *Consumer) keepAlive(ctx context.Context, deliveries ...Delivery) *alive {
+	a := &alive{c: c, deliveries: deliveries}
+	a.ctx, a.cancel = context.WithCancel(ctx)
+	a.again()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.timer = time.AfterFunc(c.c.AckWait/3, a.beat)
+	return a
+}
+
+func (a *alive) again() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.until = time.Now().Add(a.c.c.HandlerTimeout)
+}
+
+func (a *alive) beat() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, d := range a.deliveries {
+		if a.ctx.Err() != nil {
+			return
 		}
-		timer.Reset(c.c.AckWait / 3)
+		if !time.Now().Before(a.until) {
+			break // until it is called again
+		}
+		if err := d.Extend(a.ctx); err != nil && a.ctx.Err() == nil {
+			a.c.c.Logger.WarnContext(a.ctx, "events: a handler that runs long could not say so; its event may be given to another", "type", d.Raw().Type, "id", d.Raw().ID, "error", err)
+		}
 	}
-	mu.Lock()
-	timer = time.AfterFunc(c.c.AckWait/3, beat)
-	mu.Unlock()
-	return func() {
-		cancel()
-		mu.Lock() // waits for a beat that is under way
-		defer mu.Unlock()
-		timer.Stop()
-	}
+	a.timer.Reset(a.c.c.AckWait / 3)
+}
+
+// stop waits for a sign that is under way.
+func (a *alive) stop() {
+	a.cancel()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.timer.Stop()
 }
 
 // call runs the handler of a message, with what its context must have. A panic is an
@@ -143,7 +169,7 @@ func (c *Consumer) settle(ctx context.Context, d Delivery, m *Message, err error
 	switch {
 	case err == nil:
 		settled = d.Ack(ctx)
-	case ended:
+	case ended, isUnavailable(err): // while the consumer ends
 		outcome = outcomeRetried
 		settled = d.Retry(ctx, 0)
 	case isDead, d.Attempt() >= c.c.MaxDeliveries:

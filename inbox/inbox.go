@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -135,17 +137,20 @@ func Handle[T any](i *Inbox, f func(ctx context.Context, tx pgx.Tx, e events.Eve
 		if handled != nil && handled[0] {
 			return nil
 		}
+		began := false
 		err := i.c.DB.InTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+			began = false // InTx may try again
 			first, err := i.Insert(ctx, tx, &e.Message)
 			if err != nil || !first {
 				return err
 			}
+			began = true
 			return f(ctx, tx, e)
 		})
 		if err == nil {
 			i.put(ctx, messages, timeline)
 		}
-		return err
+		return away(err, began)
 	}
 }
 
@@ -166,7 +171,9 @@ func HandleBatch[T any](i *Inbox, f func(ctx context.Context, tx pgx.Tx, all []e
 				return nil
 			}
 		}
+		began := false
 		err := i.c.DB.InTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+			began = false // InTx may try again
 			first, err := i.insertAll(ctx, tx, ids(all))
 			if err != nil {
 				return err
@@ -181,13 +188,37 @@ func HandleBatch[T any](i *Inbox, f func(ctx context.Context, tx pgx.Tx, all []e
 			if len(fresh) == 0 {
 				return nil
 			}
+			began = true
 			return f(ctx, tx, fresh)
 		})
 		if err == nil {
 			i.put(ctx, ids(all), timeline)
 		}
+		return away(err, began)
+	}
+}
+
+// away marks errors of a database that is away, which are not the event's fault: those
+// before the handler has begun. After that it may be, as when it crashes its backend. A db.Router
+// says so itself.
+func away(err error, began bool) error {
+	if err == nil || began {
 		return err
 	}
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return events.Unavailable(err)
+	}
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch pg.Code {
+		case "53300", "57P01", "57P02", "57P03": // too many connections, it shuts down, has crashed, starts
+			return events.Unavailable(err)
+		}
+		return err
+	}
+	if _, ok := errors.AsType[net.Error](err); ok || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return events.Unavailable(err)
+	}
+	return err
 }
 
 func ids[T any](all []events.Event[T]) []*events.Message {

@@ -19,6 +19,7 @@ import (
 	"github.com/loadlinehq/loadline/db"
 	"github.com/loadlinehq/loadline/events"
 	"github.com/loadlinehq/loadline/inbox"
+	"github.com/loadlinehq/loadline/internal/stack/faultproxy"
 	"github.com/loadlinehq/loadline/internal/stack/stacktest"
 )
 
@@ -315,6 +316,59 @@ func TestPartitions(t *testing.T) {
 	})
 	if err != nil || slices.Contains(have(), day(30)) {
 		t.Errorf("two at once: %v, %v", have(), err)
+	}
+}
+
+// A database that cannot be reached is not the event's fault; what happens in the handler
+// may be.
+func TestAway(t *testing.T) {
+	t.Parallel()
+	p, _ := migrated(t)
+	c := p.Config().Copy()
+	url, proxy := stacktest.Proxied(t, c.ConnString())
+	proxied, err := pgxpool.New(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxied.Close()
+	in, err := inbox.New(inbox.Config{DB: pool{proxied}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fail := errors.New("the handler's own")
+	handle := inbox.Handle(in, func(context.Context, pgx.Tx, events.Event[int]) error { return fail })
+	many := inbox.HandleBatch(in, func(context.Context, pgx.Tx, []events.Event[int]) error { return fail })
+	is503 := func(err error) bool {
+		status, ok := errors.AsType[interface {
+			error
+			HTTPStatus() int
+		}](err)
+		return ok && status.HTTPStatus() == 503
+	}
+	e := event(t, 1)
+	if err := handle(t.Context(), e); !errors.Is(err, fail) || is503(err) {
+		t.Errorf("a handler that fails: %v", err)
+	}
+	for _, kind := range []faultproxy.Kind{faultproxy.Refuse, faultproxy.Reset} {
+		if err := proxy.Add("away", faultproxy.Fault{Kind: kind}); err != nil {
+			t.Fatal(err)
+		}
+		if kind == faultproxy.Refuse {
+			proxied.Reset()
+		}
+		if err := handle(t.Context(), e); err == nil || errors.Is(err, fail) || !is503(err) {
+			t.Errorf("%s: %v", kind, err)
+		}
+		if err := proxy.Remove("away"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := proxy.Add("away", faultproxy.Fault{Kind: faultproxy.Refuse}); err != nil {
+		t.Fatal(err)
+	}
+	proxied.Reset()
+	if err := many(t.Context(), []events.Event[int]{e}); !is503(err) {
+		t.Errorf("a batch: %v", err)
 	}
 }
 

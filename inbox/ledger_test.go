@@ -193,7 +193,7 @@ func member(ctx context.Context, db pool, nats string) {
 			return err
 		}
 		c, err := events.NewConsumer(driver, events.ConsumerConfig{
-			Logger: quiet, MaxDeliveries: 1000, AckWait: time.Second, DrainTimeout: 100 * time.Millisecond, HandlerTimeout: 5 * time.Second,
+			Logger: quiet, MaxDeliveries: 15, AckWait: time.Second, DrainTimeout: 100 * time.Millisecond, HandlerTimeout: 5 * time.Second,
 			RetryDelay: func(int) time.Duration { return 20 * time.Millisecond },
 		})
 		if err != nil {
