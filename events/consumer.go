@@ -273,7 +273,8 @@ type part struct {
 
 // parts are the group's subscriptions, by its handlers: one for types without keys, one for
 // each partition of those with keys, and one for each type in batches. No group has upper
-// case letters in its name.
+// case letters in its name. Events without a key come to the first although their type has
+// keys: of writers in another language that have left it out, and of before the type had any.
 func (c *Consumer) parts() (all []part) {
 	var single, keyed, batches []string
 	for name, h := range c.handlers {
@@ -286,7 +287,7 @@ func (c *Consumer) parts() (all []part) {
 			single = append(single, name)
 		}
 	}
-	if len(single) > 0 {
+	if single = append(single, keyed...); len(single) > 0 {
 		all = append(all, part{Subscription: c.subscription(c.c.Group, c.c.MaxInFlight, 2*c.c.Concurrency, -1, single...)})
 	}
 	if len(keyed) > 0 {

@@ -465,6 +465,38 @@ func TestUnavailable(t *testing.T) {
 	})
 }
 
+// An event without a key of a type that has keys, as a writer in another language may send,
+// is handled all the same.
+func TestKeyLeftOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		c := consumer(t, f, nil)
+		var mu sync.Mutex
+		var got []string
+		events.Handle(c, articlePublished, func(_ context.Context, e events.Event[published]) error {
+			mu.Lock()
+			defer mu.Unlock()
+			got = append(got, e.Key)
+			return nil
+		})
+		stop := start(t, c)
+		with, err := articlePublished.New(published{Author: "ann"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		without := with
+		without.ID, without.Key = "another", ""
+		f.publish(t, with, without)
+		time.Sleep(time.Second)
+		stop()
+		slices.Sort(got)
+		if !slices.Equal(got, []string{"", "ann"}) {
+			t.Errorf("handled are the keys %q", got)
+		}
+	})
+}
+
 // As many batches are handled at once as may be, each of them full.
 func TestBatchConcurrency(t *testing.T) {
 	t.Parallel()

@@ -35,8 +35,8 @@ type Message struct {
 	// KeyVersion counts the events of a key, where the writer counts them: a reader can see
 	// that one is missing or late. 0: not counted.
 	KeyVersion int64
-	// IdempotencyKey names what has happened, whoever tells of it: two events with the same
-	// are one effect. [Type.New] takes the ID where the writer names none.
+	// IdempotencyKey names what has happened, whoever tells of it, for handlers that go by it;
+	// package inbox goes by the ID. [Type.New] takes the ID where the writer names none.
 	IdempotencyKey string
 	// Tenant is whose event it is; empty where there are none. [Message.From] takes it from
 	// the context.

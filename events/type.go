@@ -84,8 +84,9 @@ func (t Type[T]) Keyed() bool { return t.key != nil }
 // MessageOption is an option of [Type.New].
 type MessageOption func(*Message)
 
-// IdempotencyKey names what has happened, so that it has its effect once although
-// several events tell of it.
+// IdempotencyKey names what has happened, also where several events tell of it: a handler
+// can pass it to a third party, or have it in a unique column of its effect. Package inbox goes
+// by the event's ID.
 func IdempotencyKey(key string) MessageOption { return func(m *Message) { m.IdempotencyKey = key } }
 
 // KeyVersion counts the events of a key.

@@ -41,6 +41,7 @@ func main() {
 	check(err)
 	handler, run, err := shop(database{pool}, driver)
 	check(err)
+	go func() { check(driver.Run(ctx)) }() // makes room
 	go func() { check(run(ctx)) }()
 	check(http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), handler))
 }

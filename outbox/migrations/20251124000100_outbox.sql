@@ -2,7 +2,7 @@
 CREATE SCHEMA IF NOT EXISTS loadline;
 
 -- What has been committed and not yet been published. Writers of any language insert
--- type and payload, and what else they know; docs/events-outbox.md has the columns.
+-- type and payload, and what else they know; docs/outbox.md has the columns.
 CREATE TABLE loadline.outbox (
 	seq             bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	txid            xid8        NOT NULL DEFAULT pg_current_xact_id(),
