@@ -230,15 +230,16 @@ func (r *Router) unlock() {
 	}
 }
 
-// Survived reports whether all that a token has seen in this cluster is in its newest
-// timeline. Known is false when that cannot be said: of a failover that this router has not
-// watched from before, or one that is under way. It asks nobody.
+// Survived reports whether all that a token has seen in this cluster is in the newest
+// timeline that this router knows: in a transaction, that of its server. Known is false when
+// that cannot be said: of a failover that the router has not watched from before, and of a
+// token that has forgotten something. It asks nobody.
 func (r *Router) Survived(t causal.Token) (survived, known bool) {
 	c := r.cluster.Load()
 	if c == nil {
 		return false, false
 	}
-	known = true
+	known = !t.Incomplete()
 	for m := range t.Marks() {
 		if m.System != c.system || m.Timeline >= c.timeline {
 			continue

@@ -67,8 +67,9 @@ type ConsumerConfig struct {
 	// their contexts end as well. Default 10 s.
 	DrainTimeout time.Duration
 	// Cause is asked before a handler, if it is set, whether what the event tells of still is:
-	// outbox.Cause knows. Events for which it says [ErrCauseLost] go to the dead letters;
-	// another error counts as one of the handler's.
+	// outbox.Cause knows. Events for which it, or the handler, says [ErrCauseLost] go to the dead
+	// letters; another error counts as one of the handler's. A failover between this question and
+	// the handler's transaction goes unnoticed: with an inbox, give it to inbox.Config instead.
 	Cause func(ctx context.Context, m *Message) error
 	// Version of the program, for the dead letters: which deploy has failed.
 	Version string
@@ -228,7 +229,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 		case p.batch != nil:
 			runner := newBatchRunner(c, p.batch)
 			subscribers.Go(func() { runner.run(handling) })
-			subscribe(p.Subscription, runner.add, runner.close)
+			subscribe(p.Subscription, func(d Delivery) { runner.add(handling, d) }, runner.close)
 		case p.inSequence:
 			subscribe(p.Subscription, func(d Delivery) { c.process(handling, d) }, func() {})
 		default:
@@ -297,7 +298,7 @@ func (c *Consumer) parts() (all []part) {
 	}
 	for _, name := range batches {
 		h := c.handlers[name]
-		all = append(all, part{Subscription: c.subscription(c.c.Group+"-BATCH-"+name, max(c.c.MaxInFlight, 2*h.batch.Size), h.batch.Size*(h.batch.Concurrency+1), -1, name), batch: h})
+		all = append(all, part{Subscription: c.subscription(c.c.Group+"-BATCH-"+name, max(c.c.MaxInFlight, h.batch.Size*(h.batch.Concurrency+1)), 2*h.batch.Size, -1, name), batch: h})
 	}
 	return all
 }

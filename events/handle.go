@@ -104,45 +104,63 @@ type batchRunner struct {
 	c        *Consumer
 	h        *handler
 	incoming chan Delivery
+	closed   chan struct{}
 	once     sync.Once
 }
 
 func newBatchRunner(c *Consumer, h *handler) *batchRunner {
-	return &batchRunner{c: c, h: h, incoming: make(chan Delivery)}
+	return &batchRunner{c: c, h: h, incoming: make(chan Delivery), closed: make(chan struct{})}
 }
 
-func (b *batchRunner) add(d Delivery) { b.incoming <- d }
+// add may still be called, or be waiting, when the subscription has failed.
+func (b *batchRunner) add(ctx context.Context, d Delivery) {
+	select {
+	case b.incoming <- d:
+	case <-b.closed:
+		b.c.giveBack(ctx, d)
+	}
+}
 
 // close ends run after what has been added.
-func (b *batchRunner) close() { b.once.Do(func() { close(b.incoming) }) }
+func (b *batchRunner) close() { b.once.Do(func() { close(b.closed) }) }
 
-// run collects one batch at a time, so that few events are not spread over many.
+// run collects one batch at a time, so that few events are not spread over many, and when
+// there is a place for it: what is collected has no other way to wait for one alive.
 func (b *batchRunner) run(ctx context.Context) {
 	places := make(chan struct{}, b.h.batch.Concurrency)
 	var handling sync.WaitGroup
 	defer handling.Wait()
-	for first := range b.incoming {
-		deliveries := []Delivery{first}
-		timer := time.NewTimer(b.h.batch.Wait)
-	collect:
-		for len(deliveries) < b.h.batch.Size {
-			select {
-			case d, open := <-b.incoming:
-				if !open {
-					break collect
-				}
-				deliveries = append(deliveries, d)
-			case <-timer.C:
-				break collect
-			}
-		}
-		timer.Stop()
+	for {
 		places <- struct{}{}
+		deliveries := b.collect()
+		if len(deliveries) == 0 {
+			return
+		}
 		handling.Go(func() {
 			defer func() { <-places }()
 			b.handle(ctx, deliveries)
 		})
 	}
+}
+
+// collect returns nothing when there is nothing more.
+func (b *batchRunner) collect() (deliveries []Delivery) {
+	var full <-chan time.Time
+	for len(deliveries) < b.h.batch.Size {
+		select {
+		case d := <-b.incoming:
+			if deliveries = append(deliveries, d); full == nil {
+				timer := time.NewTimer(b.h.batch.Wait)
+				defer timer.Stop()
+				full = timer.C
+			}
+		case <-full:
+			return deliveries
+		case <-b.closed:
+			return deliveries
+		}
+	}
+	return deliveries
 }
 
 func (b *batchRunner) handle(ctx context.Context, deliveries []Delivery) {

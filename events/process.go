@@ -166,6 +166,9 @@ func (c *Consumer) settle(ctx context.Context, d Delivery, m *Message, err error
 	outcome := outcomeDone
 	var settled error
 	dead, isDead := errors.AsType[*deadError](err)
+	if errors.Is(err, ErrCauseLost) {
+		dead, isDead = &deadError{ReasonLostCause, err}, true
+	}
 	switch {
 	case err == nil:
 		settled = d.Ack(ctx)

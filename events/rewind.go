@@ -4,15 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 )
 
 // ErrCauseLost is what [ConsumerConfig.Cause] says of an event that tells of what is not:
 // the database has failed over to a server that had not got the writer's transaction.
 var ErrCauseLost = errors.New("events: what the event tells of was lost in a failover")
 
+// ErrNoRewind: the broker, or its driver, cannot deliver again what was settled.
+var ErrNoRewind = errors.New("events: what was settled cannot be delivered again")
+
 // Floors says how far the group has come: for each of its subscriptions, a position in the
-// broker's stream up to which it has settled all that is for it. It needs a [Driver] that
-// is a [Rewinder].
+// broker's stream up to which it has settled all that is for it. Its error is an [ErrNoRewind]
+// when [Consumer.Rewind] could not work.
 func (c *Consumer) Floors(ctx context.Context) (map[string]uint64, error) {
 	r, err := c.rewinder()
 	if err != nil {
@@ -52,19 +56,20 @@ func (c *Consumer) rewinder() (Rewinder, error) {
 	if r, ok := c.driver.(Rewinder); ok {
 		return r, nil
 	}
-	return nil, fmt.Errorf("events: the driver %s cannot deliver again what was settled", c.driver.Capabilities().Name)
+	return nil, fmt.Errorf("%w by the driver %s", ErrNoRewind, c.driver.Capabilities().Name)
 }
 
 // caused asks whether an event's cause is there.
-func (c *Consumer) caused(ctx context.Context, m *Message) error {
+func (c *Consumer) caused(ctx context.Context, m *Message) (err error) {
 	if c.c.Cause == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.c.HandlerTimeout)
 	defer cancel()
-	err := c.c.Cause(ctx, m)
-	if errors.Is(err, ErrCauseLost) {
-		return &deadError{ReasonLostCause, err}
-	}
-	return err
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("events: ConsumerConfig.Cause panicked: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return c.c.Cause(ctx, m)
 }

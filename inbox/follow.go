@@ -1,7 +1,10 @@
 package inbox
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -9,6 +12,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/loadlinehq/loadline/events"
 )
 
 // Rewindable is a group of consumers; an events.Consumer is a member of one.
@@ -28,7 +33,8 @@ const (
 )
 
 // Follow keeps what the group has handled and what the database has together, until ctx is
-// done; it returns nil then. Where the primary does not wait for a standby, a failover loses
+// done; it returns nil then, and before that an events.ErrNoRewind when the broker cannot
+// rewind. Where the primary does not wait for a standby, a failover loses
 // effects that the broker takes for done. So each second Follow asks the broker how far the group
 // has come, and then writes that down in the database: where that row is, there are the effects
 // of all up to it, since a standby has the log up to some point and nothing beyond. When the
@@ -37,16 +43,23 @@ const (
 // their way.
 //
 // Each member runs it. What a key's events do may be out of order then, once: a later event
-// can have been handled on the new primary before the rewind. Restoring a backup is a new
-// timeline as well.
+// can have been handled on the new primary before the rewind. It does not see what makes no new
+// timeline: a crash that undoes transactions with synchronous_commit off, a snapshot of the disk that
+// is restored. Nor a group whose rows the standby had not got at all; nor a member that still writes to
+// the old primary after Settle, which a db.Router does not.
 func (i *Inbox) Follow(ctx context.Context, group Rewindable) error {
-	failing := false
+	var said time.Time
 	for {
 		err := i.follow(ctx, group)
-		if err != nil && ctx.Err() == nil && !failing {
-			i.c.Logger.WarnContext(ctx, "inbox: how far the group has come could not be noted; it is tried again", "group", i.c.Group, "error", err)
+		switch {
+		case errors.Is(err, events.ErrNoRewind):
+			return fmt.Errorf("inbox: follow %s: %w", i.c.Group, err)
+		case err == nil:
+			said = time.Time{}
+		case ctx.Err() == nil && time.Since(said) > time.Minute:
+			said = time.Now()
+			i.c.Logger.ErrorContext(ctx, "inbox: how far the group has come cannot be noted, or the group not be rewound; it is tried again", "group", i.c.Group, "error", err)
 		}
-		failing = err != nil
 		select {
 		case <-ctx.Done():
 			return nil
@@ -76,14 +89,16 @@ const (
 		SELECT $1, s, n::numeric, $5, g FROM unnest($2::text[], $3::text[], $4::bigint[]) AS e (s, n, g) WHERE ` + timelineSQL + ` = $5 ORDER BY s
 		ON CONFLICT (consumer, subscription) DO UPDATE SET floor = excluded.floor, noted_at = now()
 		WHERE f.generation = excluded.generation AND f.timeline = excluded.timeline`
-	rewoundSQL = `UPDATE loadline.inbox_floor f SET timeline = $5, generation = f.generation + 1, noted_at = now(),
+	// rewoundSQL counts the rewind, and notes that another is to come after one for a timeline.
+	rewoundSQL = `INSERT INTO loadline.inbox_floor AS f (consumer, subscription, floor, timeline, generation, again_at)
+		SELECT $1, $2, 0, $5, 1, now() + $6::interval WHERE ` + timelineSQL + ` = $5
+		ON CONFLICT (consumer, subscription) DO UPDATE SET timeline = $5, generation = f.generation + 1, noted_at = now(),
 		again_at = CASE WHEN f.timeline <> $5 THEN now() + $6::interval END
-		FROM (SELECT * FROM unnest($2::text[], $3::bigint[], $4::bigint[]) AS e (s, g, t) ORDER BY s) e
-		WHERE f.consumer = $1 AND f.subscription = e.s AND f.generation = e.g AND f.timeline = e.t AND ` + timelineSQL + ` = $5`
+		WHERE f.generation = $3 AND f.timeline = $4`
 )
 
-func (i *Inbox) follow(ctx context.Context, group Rewindable) error {
-	ctx, cancel := context.WithTimeout(ctx, followLimit)
+func (i *Inbox) follow(whole context.Context, group Rewindable) error {
+	ctx, cancel := context.WithTimeout(whole, followLimit)
 	defer cancel()
 	names := group.Subscriptions()
 	asked := time.Now()
@@ -106,7 +121,7 @@ func (i *Inbox) follow(ctx context.Context, group Rewindable) error {
 				back[name] = 0 // it began just before: what it has done nobody knows
 			}
 		}
-		return i.rewind(ctx, group, timeline, rows, back)
+		return i.rewind(whole, group, timeline, rows, back)
 	}
 	if fresh {
 		return nil
@@ -131,31 +146,40 @@ func (i *Inbox) follow(ctx context.Context, group Rewindable) error {
 	return i.exec(ctx, noteSQL, i.c.Group, noting, positions, generations, timeline)
 }
 
-// rewind rewinds first and then says so: twice is no harm.
+// rewind rewinds one subscription after the other, each first and then says so: twice is no
+// harm. One that cannot be rewound now keeps no other.
 func (i *Inbox) rewind(ctx context.Context, group Rewindable, timeline int64, rows map[string]noted, back map[string]uint64) error {
-	if err := group.Rewind(ctx, back); err != nil {
-		return err
-	}
-	var names []string
-	var generations, timelines []int64
-	failover := false
-	for _, name := range slices.Sorted(maps.Keys(rows)) {
+	// Those without a row first: that they need it shows by the others' rows.
+	names := slices.SortedFunc(maps.Keys(back), func(a, b string) int {
+		return cmp.Or(cmp.Compare(rows[a].timeline, rows[b].timeline), cmp.Compare(a, b))
+	})
+	var errs []error
+	for _, name := range names {
 		row := rows[name]
-		if _, was := back[name]; !was {
-			continue
+		err := i.rewindOne(ctx, group, timeline, name, row, back[name])
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("inbox: rewind %s: %w", name, err))
+			if row.timeline == 0 || ctx.Err() != nil {
+				return errors.Join(errs...)
+			}
+		case row.timeline != timeline:
+			i.c.Logger.WarnContext(ctx, "inbox: the database is on another timeline; the subscription was rewound to what it has surely handled on this one, and is once more",
+				"subscription", name, "timeline", timeline, "position", back[name], "again_after", i.c.Settle)
+		default:
+			i.c.Logger.InfoContext(ctx, "inbox: a subscription was rewound once more", "subscription", name, "timeline", timeline)
 		}
-		names, generations, timelines = append(names, name), append(generations, row.generation), append(timelines, row.timeline)
-		failover = failover || row.timeline != timeline
 	}
-	if err := i.exec(ctx, rewoundSQL, i.c.Group, names, generations, timelines, timeline, i.c.Settle); err != nil {
+	return errors.Join(errs...)
+}
+
+func (i *Inbox) rewindOne(ctx context.Context, group Rewindable, timeline int64, name string, row noted, floor uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, followLimit)
+	defer cancel()
+	if err := group.Rewind(ctx, map[string]uint64{name: floor}); err != nil {
 		return err
 	}
-	if failover {
-		i.c.Logger.WarnContext(ctx, "inbox: the database is on another timeline; the group was rewound to what it has surely handled on this one, and is once more", "group", i.c.Group, "timeline", timeline, "again_after", i.c.Settle, "positions", back)
-	} else {
-		i.c.Logger.InfoContext(ctx, "inbox: the group was rewound once more", "group", i.c.Group, "timeline", timeline)
-	}
-	return nil
+	return i.exec(ctx, rewoundSQL, i.c.Group, name, row.generation, row.timeline, timeline, i.c.Settle)
 }
 
 func (i *Inbox) noted(ctx context.Context, names []string) (timeline int64, rows map[string]noted, err error) {

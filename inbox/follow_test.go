@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ import (
 type group struct {
 	mu      sync.Mutex
 	floors  map[string]uint64
-	rewound []map[string]uint64
+	rewound map[string][]uint64
 	broken  error
 	asked   func()
 }
@@ -42,7 +43,9 @@ func (g *group) Rewind(_ context.Context, floors map[string]uint64) error {
 		g.broken = nil
 		return err
 	}
-	g.rewound = append(g.rewound, maps.Clone(floors))
+	for name, floor := range floors {
+		g.rewound[name] = append(g.rewound[name], floor)
+	}
 	return nil
 }
 
@@ -55,7 +58,7 @@ func (g *group) set(name string, floor uint64) {
 func (g *group) times() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return len(g.rewound)
+	return min(len(g.rewound["a"]), len(g.rewound["b"]))
 }
 
 // Follow notes how far the group is, and rewinds it to that, twice, when the timeline has
@@ -71,7 +74,7 @@ func TestFollow(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	var following sync.WaitGroup
 	defer func() { stop(); following.Wait() }()
-	g := &group{floors: map[string]uint64{"a": 7}}
+	g := &group{floors: map[string]uint64{"a": 7}, rewound: make(map[string][]uint64)}
 	following.Go(func() {
 		if err := in.Follow(ctx, g); err != nil {
 			t.Error(err)
@@ -129,24 +132,20 @@ func TestFollow(t *testing.T) {
 	exec("UPDATE loadline.inbox_floor SET floor = 10, timeline = 0, noted_at = now() + interval '1 min'")
 	until("it is rewound, although the first try failed", func() bool { return g.times() == 1 })
 	rewoundAt := time.Now()
-	if want := map[string]uint64{"a": 10, "b": 0}; !maps.Equal(g.rewound[0], want) {
-		t.Errorf("rewound to %v, not %v", g.rewound[0], want)
-	}
 	until("and once more", func() bool {
 		if n := floor("a"); n != 10 && g.times() == 1 {
 			t.Errorf("the floor went to %d before the second rewind", n)
 			return true
 		}
-		return g.times() == 2
+		return g.times() >= 2
 	})
 	if took := time.Since(rewoundAt); took < settle-100*time.Millisecond {
 		t.Errorf("the second time came %v after the first, not %v", took, settle)
 	}
-	if g.rewound[1]["a"] != 10 {
-		t.Errorf("rewound to %v the second time", g.rewound[1])
-	}
 	until("it is noted again", func() bool { return floor("a") == 30 && floor("b") == 5 })
-	if g.times() != 2 {
-		t.Errorf("rewound %d times", g.times())
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !slices.Equal(g.rewound["a"], []uint64{10, 10}) || !slices.Equal(g.rewound["b"], []uint64{0, 0}) {
+		t.Errorf("rewound to %v", g.rewound)
 	}
 }

@@ -52,6 +52,10 @@ type Config struct {
 	// Settle is how long after a failover an acknowledgement of before may arrive, for
 	// [Inbox.Follow]. Default 30 s: that of a handler's time to its heartbeat.
 	Settle time.Duration
+	// Cause, if it is set, is asked in the transaction of the effect, before it, whether what the
+	// event tells of still is; outbox.Cause knows. An events.ErrCauseLost sends the event to the dead
+	// letters, and undoes the transaction.
+	Cause func(ctx context.Context, m *events.Message) error
 	// Recent, if it is set, is asked before a transaction is opened whether the event was
 	// handled lately, and told afterwards. It is used while [Inbox.Follow] runs, which knows
 	// whether a failover may have lost what was handled. Transactions must not turn
@@ -140,6 +144,9 @@ func Handle[T any](i *Inbox, f func(ctx context.Context, tx pgx.Tx, e events.Eve
 		began := false
 		err := i.c.DB.InTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 			began = false // InTx may try again
+			if err := i.caused(ctx, &e.Message); err != nil {
+				return err
+			}
 			first, err := i.Insert(ctx, tx, &e.Message)
 			if err != nil || !first {
 				return err
@@ -174,6 +181,9 @@ func HandleBatch[T any](i *Inbox, f func(ctx context.Context, tx pgx.Tx, all []e
 		began := false
 		err := i.c.DB.InTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 			began = false // InTx may try again
+			if err := i.caused(ctx, ids(all)...); err != nil {
+				return err // one by one, then
+			}
 			first, err := i.insertAll(ctx, tx, ids(all))
 			if err != nil {
 				return err
@@ -196,6 +206,18 @@ func HandleBatch[T any](i *Inbox, f func(ctx context.Context, tx pgx.Tx, all []e
 		}
 		return away(err, began)
 	}
+}
+
+func (i *Inbox) caused(ctx context.Context, all ...*events.Message) error {
+	if i.c.Cause == nil {
+		return nil
+	}
+	for _, m := range all {
+		if err := i.c.Cause(ctx, m); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // away marks errors of a database that is away, which are not the event's fault: those

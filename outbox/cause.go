@@ -21,41 +21,38 @@ type Survivors interface {
 	Survived(t causal.Token) (survived, known bool)
 }
 
-const causeSQL = `select (select oid from pg_database where datname = current_database()) <> $1::bigint
-	or exists (select from loadline.outbox where seq = $2 and id = $3::uuid)
-	or exists (select from loadline.outbox_sent where seq = $2 and id = $3::uuid)
-	or exists (select from loadline.outbox_dead where seq = $2 and id = $3::uuid)`
+const causeSQL = `select exists (select from loadline.outbox where seq = $1 and id = $2::uuid)
+	or exists (select from loadline.outbox_sent where seq = $1 and id = $2::uuid)
+	or exists (select from loadline.outbox_dead where seq = $1 and id = $2::uuid)`
 
-// Cause is for events.ConsumerConfig.Cause: of an event that was published before a
-// failover, it finds out whether the transaction that it tells of is on the new primary.
-// Where the primary does not wait for a standby, it may not be: a relay had published it, and
-// the database has forgotten it. Such an event's error is an events.ErrCauseLost.
+// Cause is for inbox.Config.Cause, or for events.ConsumerConfig.Cause where there is no inbox: of an
+// event that was published before a failover, it finds out whether the transaction that
+// it tells of is on the new primary. Where the primary does not wait for a standby, it may
+// not be: a relay had published it, and the database has forgotten it. Such an event's error is an
+// events.ErrCauseLost.
 //
 // An event that came by an outbox has its row there or in the archive, or was lost; the
 // retention is the relay's, and older events are not judged, nor are those of another
-// database's outbox. Without an archive, do not use it. One that was published directly is
-// lost if its writer had seen what is. It costs nothing for events of the newest timeline,
-// and a transaction for those of others.
+// database's outbox, and those that were published directly. Without an archive, do not use it.
+// It costs nothing for events of the newest timeline, and a query for those of others, in
+// the transaction that the context has.
 func Cause(s Survivors, retention time.Duration) func(ctx context.Context, m *events.Message) error {
 	return func(ctx context.Context, m *events.Message) error {
-		survived, known := s.Survived(m.Token)
-		if survived {
+		if survived, _ := s.Survived(m.Token); survived {
 			return nil
 		}
-		if m.Outbox == "" {
-			if known {
-				return fmt.Errorf("%w: its writer had seen %s", events.ErrCauseLost, m.Token)
-			}
-			return nil
-		}
-		database, seq, ok := parseRow(m.Outbox)
+		in, seq, ok := parseRow(m.Outbox)
 		id, err := uuid.Parse(m.ID)
-		if !ok || err != nil || time.Since(m.Time) > retention {
+		if !ok || err != nil || time.Since(addedAt(m, id)) > retention {
 			return nil
 		}
-		var there bool
+		there := true
 		err = s.InTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-			return tx.QueryRow(ctx, causeSQL, int64(database), seq, [16]byte(id)).Scan(&there)
+			here, err := placeOf(ctx, tx)
+			if err != nil || here.system != in.system || here.database != in.database {
+				return err
+			}
+			return tx.QueryRow(ctx, causeSQL, seq, [16]byte(id)).Scan(&there)
 		})
 		switch {
 		case err != nil:
@@ -65,4 +62,14 @@ func Cause(s Survivors, retention time.Duration) func(ctx context.Context, m *ev
 		}
 		return nil
 	}
+}
+
+// addedAt is when an event was made. What it says itself may be when something has happened,
+// long before.
+func addedAt(m *events.Message, id uuid.UUID) time.Time {
+	if id.Version() != 7 {
+		return m.Time
+	}
+	seconds, nanoseconds := id.Time().UnixTime()
+	return time.Unix(seconds, nanoseconds)
 }

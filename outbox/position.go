@@ -2,8 +2,10 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -39,12 +41,19 @@ func (p place) mark(lsn causal.LSN) causal.Mark {
 
 // row names a row of the outbox, for [Cause].
 func (p place) row(seq int64) string {
-	return strconv.FormatUint(uint64(p.database), 10) + "." + strconv.FormatInt(seq, 10)
+	return fmt.Sprintf("%d.%d.%d", p.system, p.database, seq)
 }
 
-func parseRow(name string) (database uint32, seq int64, ok bool) {
-	_, err := fmt.Sscanf(name, "%d.%d", &database, &seq)
-	return database, seq, err == nil
+// parseRow returns a place without a timeline.
+func parseRow(name string) (in place, seq int64, ok bool) {
+	parts := strings.Split(name, ".")
+	if len(parts) != 3 {
+		return place{}, 0, false
+	}
+	system, err1 := strconv.ParseUint(parts[0], 10, 64)
+	database, err2 := strconv.ParseUint(parts[1], 10, 32)
+	seq, err3 := strconv.ParseInt(parts[2], 10, 64)
+	return place{system: system, database: uint32(database)}, seq, errors.Join(err1, err2, err3) == nil
 }
 
 const (

@@ -14,6 +14,9 @@ var _ events.Rewinder = (*Driver)(nil)
 
 // Floors says how far subscriptions have come; see [events.Rewinder].
 func (d *Driver) Floors(ctx context.Context, subscriptions []string) (map[string]uint64, error) {
+	if err := d.mayRewind(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := d.asking(ctx, requestLimit)
 	defer cancel()
 	stream, err := d.js.Stream(ctx, d.c.Stream)
@@ -41,6 +44,9 @@ func (d *Driver) Floors(ctx context.Context, subscriptions []string) (map[string
 // [events.Rewinder]. What the stream does not have any more it does not deliver, and logs:
 // the outbox's archive may have it. It needs nats-server 2.14 or later.
 func (d *Driver) Rewind(ctx context.Context, subscription string, floor uint64) error {
+	if err := d.mayRewind(); err != nil {
+		return err
+	}
 	ctx, cancel := d.asking(ctx, requestLimit)
 	defer cancel()
 	log := d.log.With("subscription", subscription, "stream", d.c.Stream)
@@ -48,30 +54,37 @@ func (d *Driver) Rewind(ctx context.Context, subscription string, floor uint64) 
 	if err != nil {
 		return fmt.Errorf("natsjs: rewind %s: %w", subscription, unavailable(err))
 	}
-	state := stream.CachedInfo().State
-	switch {
-	case floor > state.LastSeq:
-		log.WarnContext(ctx, "natsjs: the position is past the stream's end, so the stream was made anew: all of it is delivered again", "position", floor, "last", state.LastSeq)
-		floor = 0
-	case floor+1 < state.FirstSeq:
-		log.ErrorContext(ctx, "natsjs: some of what has to be delivered again is not in the stream any more; see `loadline events republish`", "position", floor, "first", state.FirstSeq)
-	}
-	// Of one that is not there, nothing answers.
-	if _, err := stream.Consumer(ctx, Durable(subscription)); errors.Is(err, jetstream.ErrConsumerNotFound) {
+	// Of a consumer that is not there, nothing answers.
+	consumer, err := stream.Consumer(ctx, Durable(subscription))
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return nil
-	} else if err != nil {
+	}
+	if err != nil {
 		return fmt.Errorf("natsjs: rewind %s: %w", subscription, unavailable(err))
 	}
+	if is := consumer.CachedInfo().AckFloor.Stream; is < floor {
+		// A reset forwards would pass over what nobody has handled.
+		log.WarnContext(ctx, "natsjs: the subscription has not come as far as it is rewound to; it, or the stream, was made anew, or the server has lost what it knew", "position", floor, "is_at", is)
+		floor = is
+	}
+	if first := stream.CachedInfo().State.FirstSeq; floor+1 < first {
+		log.WarnContext(ctx, "natsjs: some of what has to be delivered again may not be in the stream any more; `loadline events republish` has it", "position", floor, "first", first)
+	}
 	if _, err := d.js.ResetConsumerToSequence(ctx, d.c.Stream, Durable(subscription), floor+1); err != nil {
-		if v := d.conn.ConnectedServerVersion(); !knowsReset(v) {
-			return fmt.Errorf("natsjs: rewind %s: the server is nats-server %s, and 2.14 is the first that can: %w", subscription, v, err)
-		}
 		return fmt.Errorf("natsjs: rewind %s: %w", subscription, unavailable(err))
 	}
 	log.InfoContext(ctx, "natsjs: a subscription was rewound", "position", floor)
 	return nil
 }
 
+func (d *Driver) mayRewind() error {
+	if v := d.conn.ConnectedServerVersion(); !knowsReset(v) {
+		return fmt.Errorf("natsjs: %w: the server is nats-server %s, and 2.14 is the first that can", events.ErrNoRewind, v)
+	}
+	return nil
+}
+
+// knowsReset takes a version that is not known for a new one.
 func knowsReset(version string) bool {
 	var major, minor int
 	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {

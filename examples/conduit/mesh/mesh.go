@@ -47,7 +47,7 @@ type Mesh struct {
 // New checks the configuration.
 func New(c Config) (*Mesh, error) {
 	box, err1 := outbox.New(outbox.Config{MaxBufferBytes: maxOutboxBytes})
-	in, err2 := inbox.New(inbox.Config{DB: c.DB, Logger: c.Log})
+	in, err2 := inbox.New(inbox.Config{DB: c.DB, Cause: outbox.Cause(c.DB, outbox.DefaultRetention), Logger: c.Log})
 	if err := errors.Join(err1, err2, c.NATS.Validate()); err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (m *Mesh) connected(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	consumer, err := events.NewConsumer(driver, events.ConsumerConfig{Logger: m.c.Log, Cause: outbox.Cause(m.c.DB, outbox.DefaultRetention)})
+	consumer, err := events.NewConsumer(driver, events.ConsumerConfig{Logger: m.c.Log})
 	if err != nil {
 		return err
 	}
