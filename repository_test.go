@@ -143,6 +143,13 @@ var forbidden = map[string]map[string]string{
 		"github.com/redis":            "the cache is another package's",
 		"github.com/pressly/goose/v3": "migrations are the command's and the application's",
 	},
+	"/inbox/redisrecent": {
+		"testing":              "it would be linked into every program",
+		module + "/internal":   "an application imports it as it is",
+		module + "/inbox":      "it knows Redis alone",
+		"github.com/jackc/pgx": "it knows Redis alone",
+		"github.com/nats-io":   "it knows Redis alone",
+	},
 	"/db/sqldb": {
 		"testing":            "it would be linked into every program",
 		module + "/internal": "an application imports it as it is",

@@ -3,7 +3,6 @@ package inbox
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -77,7 +76,7 @@ func (i *Inbox) alone(ctx context.Context, f func(ctx context.Context, tx pgx.Tx
 		return f(ctx, tx)
 	})
 	if err != nil {
-		return fmt.Errorf("inbox: partitions: %w", errors.Unwrap(named(err)))
+		return named(err)
 	}
 	return nil
 }

@@ -17,8 +17,6 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
-
-	"github.com/loadlinehq/loadline/inbox"
 )
 
 const (
@@ -36,13 +34,11 @@ type Config struct {
 	TTL time.Duration
 }
 
-// Recent is an [inbox.Recent].
+// Recent is an inbox.Recent.
 type Recent struct {
 	client rueidis.Client
 	c      Config
 }
-
-var _ inbox.Recent = (*Recent)(nil)
 
 // New returns a Recent that uses the client, and does not close it.
 func New(client rueidis.Client, c Config) (*Recent, error) {
@@ -58,7 +54,7 @@ func New(client rueidis.Client, c Config) (*Recent, error) {
 	return &Recent{client, c}, nil
 }
 
-// Get implements [inbox.Recent].
+// Get returns what was put under each of the keys, and "" where there is nothing.
 func (r *Recent) Get(ctx context.Context, keys []string) ([]string, error) {
 	commands := make(rueidis.Commands, len(keys))
 	for i, key := range keys {
@@ -75,7 +71,7 @@ func (r *Recent) Get(ctx context.Context, keys []string) ([]string, error) {
 	return values, nil
 }
 
-// Put implements [inbox.Recent].
+// Put keeps a value under each of the keys for the TTL.
 func (r *Recent) Put(ctx context.Context, keys []string, value string) error {
 	commands := make(rueidis.Commands, len(keys))
 	for i, key := range keys {

@@ -8,10 +8,13 @@ import (
 
 	"github.com/redis/rueidis"
 
+	"github.com/loadlinehq/loadline/inbox"
 	"github.com/loadlinehq/loadline/inbox/redisrecent"
 	"github.com/loadlinehq/loadline/internal/stack/faultproxy"
 	"github.com/loadlinehq/loadline/internal/stack/stacktest"
 )
+
+var _ inbox.Recent = (*redisrecent.Recent)(nil)
 
 func TestRecent(t *testing.T) {
 	t.Parallel()
