@@ -3,7 +3,7 @@ package natsjs
 import (
 	"context"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -13,12 +13,14 @@ import (
 
 // delivery is an [events.Delivery].
 type delivery struct {
-	d       *Driver
-	name    string // of the subscription
-	m       jetstream.Msg
-	meta    *jetstream.MsgMetadata
-	raw     events.Raw
-	settled atomic.Bool
+	d    *Driver
+	name string // of the subscription
+	m    jetstream.Msg
+	meta *jetstream.MsgMetadata
+	raw  events.Raw
+
+	mu      sync.Mutex // one word to the server after the other
+	settled bool
 }
 
 func (d *Driver) delivery(name string, m jetstream.Msg) (*delivery, error) {
@@ -44,13 +46,15 @@ func (d *delivery) settle(ctx context.Context, say func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if d.settled.Swap(true) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.settled {
 		return nil
 	}
 	if err := say(); err != nil {
-		d.settled.Store(false)
 		return unavailable(err)
 	}
+	d.settled = true
 	return nil
 }
 
@@ -68,14 +72,22 @@ func (d *delivery) Retry(ctx context.Context, after time.Duration) error {
 // Extend does nothing to a message that is settled: the server would take it for one that
 // is being worked on, and forget when it is to come back.
 func (d *delivery) Extend(ctx context.Context) error {
-	if err := ctx.Err(); err != nil || d.settled.Load() {
+	if err := ctx.Err(); err != nil {
 		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.settled {
+		return nil
 	}
 	return unavailable(d.m.InProgress())
 }
 
 func (d *delivery) Dead(ctx context.Context, letter events.DeadLetter) error {
-	if d.settled.Load() {
+	d.mu.Lock()
+	settled := d.settled
+	d.mu.Unlock()
+	if settled {
 		return nil
 	}
 	if err := d.d.bury(ctx, d, letter); err != nil {
