@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,8 +24,8 @@ func own(t testing.TB) (*database, *stack.Stack) {
 	t.Helper()
 	s := stacktest.Own(t, stack.Config{})
 	d := &database{&stacktest.Database{URL: s.DatabaseURL()}, pool(t, s.DatabaseURL()), t}
-	for _, file := range migrations {
-		up, _, _ := strings.Cut(string(file.Data), "-- +goose Down")
+	for _, name := range slices.Sorted(maps.Keys(migrations)) {
+		up, _, _ := strings.Cut(string(migrations[name].Data), "-- +goose Down")
 		d.exec(up)
 	}
 	return d, s
