@@ -148,7 +148,14 @@ func (m *Mesh) connected(ctx context.Context) error {
 	g.Go(func() error { return driver.Run(ctx) })
 	g.Go(func() error { return relay.Run(ctx) })
 	g.Go(func() error { return consumer.Run(ctx) })
-	g.Go(func() error { return m.inbox.Follow(ctx, consumer) })
+	g.Go(func() error {
+		err := m.inbox.Follow(ctx, consumer)
+		if errors.Is(err, events.ErrNoRewind) { // an old server: all else works
+			m.c.Log.ErrorContext(ctx, "what a failover loses of handled events will not be handled again", slog.Any("error", err))
+			return nil
+		}
+		return err
+	})
 	g.Go(func() error { return m.views.Run(ctx, publisher) })
 	g.Go(func() error {
 		for {
