@@ -236,10 +236,8 @@ func (c *Consumer) Run(ctx context.Context) error {
 			var busy sync.WaitGroup
 			places := make(chan struct{}, c.c.Concurrency)
 			subscribe(p.Subscription, func(d Delivery) {
-				select {
-				case places <- struct{}{}:
-				case <-pulling.Done(): // for another member
-					c.giveBack(handling, d)
+				if !hand(handling, c, places, struct{}{}, pulling.Done(), d) {
+					c.giveBack(handling, d) // for another member
 					return
 				}
 				busy.Go(func() {
@@ -254,6 +252,25 @@ func (c *Consumer) Run(ctx context.Context) error {
 		return context.Cause(pulling)
 	}
 	return nil
+}
+
+// hand sends to a channel, with signs of life for a delivery as long as nobody takes it. It
+// returns false when ended is closed before.
+func hand[T any](ctx context.Context, c *Consumer, to chan<- T, value T, ended <-chan struct{}, d Delivery) bool {
+	select {
+	case to <- value:
+		return true
+	default:
+	}
+	alive := c.keepAlive(ctx, d)
+	defer alive.stop()
+	select {
+	case to <- value:
+		_ = d.Extend(ctx) // who takes it begins anew; if it fails, there is a time left
+		return true
+	case <-ended:
+		return false
+	}
 }
 
 // giveBack gives a delivery to whoever asks next.

@@ -40,7 +40,7 @@ type Driver interface {
 	// driver may read the messages until a little after it has returned.
 	Publish(ctx context.Context, messages []Raw) []error
 	// Subscribe calls deliver for each message, one call after the other, until ctx is
-	// done; it returns nil then. The subscription is made if it does not exist, and lasts:
+	// done; it returns nil then. For what waits for its call it extends AckWait. The subscription is made if it does not exist, and lasts:
 	// members that subscribe under the same name share its messages, and those that are
 	// published while there is none wait. Its error is that it cannot be made, or differs
 	// from what is there.

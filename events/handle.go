@@ -75,6 +75,10 @@ func HandleBatch[T any](c *Consumer, t Type[T], b BatchConfig, f func(ctx contex
 		c.errs = append(c.errs, fmt.Errorf("events: %s: BatchConfig.Size is %d, not between 1 and %d, or Wait (%v) or Concurrency (%d) less than nothing", t.name, b.Size, MaxBatchSize, b.Wait, b.Concurrency))
 		return
 	}
+	if b.Wait > c.c.AckWait/3 {
+		c.errs = append(c.errs, fmt.Errorf("events: %s: BatchConfig.Wait is %v, more than a third of ConsumerConfig.AckWait (%v): what waits for others would be given to another member", t.name, b.Wait, c.c.AckWait))
+		return
+	}
 	all := func(ctx context.Context, ms []*Message, attempts []int) error {
 		events := make([]Event[T], len(ms))
 		for i, m := range ms {
@@ -114,9 +118,7 @@ func newBatchRunner(c *Consumer, h *handler) *batchRunner {
 
 // add may still be called, or be waiting, when the subscription has failed.
 func (b *batchRunner) add(ctx context.Context, d Delivery) {
-	select {
-	case b.incoming <- d:
-	case <-b.closed:
+	if !hand(ctx, b.c, b.incoming, d, b.closed, d) {
 		b.c.giveBack(ctx, d)
 	}
 }

@@ -148,6 +148,37 @@ func testUnknownVersion(t *testing.T, b Broker) {
 	}
 }
 
+func testSlowHandlers(t *testing.T, b Broker) {
+	single, batch := events.Define[thing]("slow.single", events.V1), events.Define[thing]("slow.batch", events.V1)
+	var done tally
+	var again atomic.Int64
+	handle := func(all ...events.Event[thing]) {
+		time.Sleep(1400 * time.Millisecond)
+		for _, e := range all {
+			if done.add(e.ID); e.Attempt > 1 {
+				again.Add(1)
+			}
+		}
+	}
+	config := events.ConsumerConfig{Group: "slow-handlers", Concurrency: 2, AckWait: 900 * time.Millisecond, MaxDeliveries: 2}
+	consume(t, b.Driver, config, func(c *events.Consumer) {
+		events.Handle(c, single, func(_ context.Context, e events.Event[thing]) error {
+			handle(e)
+			return nil
+		})
+		events.HandleBatch(c, batch, events.BatchConfig{Size: 2, Concurrency: 1, Wait: 100 * time.Millisecond}, func(_ context.Context, all []events.Event[thing]) error {
+			handle(all...)
+			return nil
+		})
+	})
+	publish(t, b.Driver, things(t, single, 8)...)
+	publish(t, b.Driver, things(t, batch, 8)...)
+	until(t, "all", func() bool { return done.different() == 16 })
+	if done.all() != 16 || again.Load() != 0 || len(letters(t, b)) != 0 {
+		t.Errorf("%d were handled, of 16, %d of them not at their first delivery, and %d are dead", done.all(), again.Load(), len(letters(t, b)))
+	}
+}
+
 func testEffectOnce(t *testing.T, b Broker) {
 	typ := events.Define[thing]("once", events.V1)
 	var effects tally

@@ -26,6 +26,8 @@ func Run(t *testing.T, open func(t *testing.T) Broker) {
 		{"a slow member that says so keeps its message", testExtend},
 		{"a slow member that says nothing loses it", testNoExtend},
 		{"a retry comes neither early nor late", testRetryAfter},
+		{"what waits for its turn keeps its member", testHeld},
+		{"slow handlers do not make others' deliveries count", testSlowHandlers},
 		{"an extension after a retry changes nothing", testExtendAfterRetry},
 		{"each group gets all, its members share", testGroups},
 		{"members come and go, and nothing is lost", testMembers},

@@ -56,7 +56,7 @@ func (d *Driver) bury(ctx context.Context, m *delivery, letter events.DeadLetter
 		HeaderDeadHandler:      letter.Handler,
 		HeaderDeadTime:         letter.Time.UTC().Format(time.RFC3339Nano),
 		HeaderDeadSubscription: m.name,
-		HeaderDeadSubject:      m.m.Subject(),
+		HeaderDeadSubject:      m.subject,
 		HeaderDeadStream:       m.meta.Stream,
 		HeaderDeadSequence:     sequence,
 		HeaderDeadMessageID:    m.raw.ID,

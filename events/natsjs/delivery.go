@@ -2,47 +2,62 @@ package natsjs
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/loadlinehq/loadline/events"
 )
 
+// What is said to the server about a message (ADR-13 of nats-architecture-and-design).
+const (
+	sayAck      = "+ACK"
+	sayNak      = "-NAK" // with a delay: {"delay": nanoseconds}
+	sayTerm     = "+TERM"
+	sayProgress = "+WPI"
+)
+
 // delivery is an [events.Delivery].
 type delivery struct {
-	d    *Driver
-	name string // of the subscription
-	m    jetstream.Msg
-	meta *jetstream.MsgMetadata
-	raw  events.Raw
+	d       *Driver
+	name    string // of the subscription
+	subject string
+	reply   string // where the server listens
+	meta    *nats.MsgMetadata
+	raw     events.Raw
 
 	mu      sync.Mutex // one word to the server after the other
 	settled bool
 }
 
-func (d *Driver) delivery(name string, m jetstream.Msg) (*delivery, error) {
+func (d *Driver) delivery(name string, m *nats.Msg) (*delivery, error) {
 	meta, err := m.Metadata()
 	if err != nil {
 		return nil, err
 	}
-	typ, partition := d.address(m.Subject())
-	raw := events.Raw{ID: m.Headers().Get(jetstream.MsgIDHeader), Type: typ, Partition: partition, Header: make(map[string]string, len(m.Headers())), Body: m.Data()}
-	for name, values := range m.Headers() {
+	typ, partition := d.address(m.Subject)
+	raw := events.Raw{ID: m.Header.Get(jetstream.MsgIDHeader), Type: typ, Partition: partition, Header: make(map[string]string, len(m.Header)), Body: m.Data}
+	for name, values := range m.Header {
 		if len(values) > 0 && !strings.HasPrefix(name, "Nats-") { // those are the server's
 			raw.Header[name] = values[0]
 		}
 	}
-	return &delivery{d: d, name: name, m: m, meta: meta, raw: raw}, nil
+	return &delivery{d: d, name: name, subject: m.Subject, reply: m.Reply, meta: meta, raw: raw}, nil
 }
 
 func (d *delivery) Raw() events.Raw { return d.raw }
 func (d *delivery) Attempt() int    { return int(d.meta.NumDelivered) }
 
+func (d *delivery) say(word string) error {
+	return unavailable(d.d.conn.Publish(d.reply, []byte(word)))
+}
+
 // settle says what becomes of the message, once.
-func (d *delivery) settle(ctx context.Context, say func() error) error {
+func (d *delivery) settle(ctx context.Context, word string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -51,22 +66,21 @@ func (d *delivery) settle(ctx context.Context, say func() error) error {
 	if d.settled {
 		return nil
 	}
-	if err := say(); err != nil {
-		return unavailable(err)
+	if err := d.say(word); err != nil {
+		return err
 	}
 	d.settled = true
 	return nil
 }
 
-func (d *delivery) Ack(ctx context.Context) error { return d.settle(ctx, d.m.Ack) }
+func (d *delivery) Ack(ctx context.Context) error { return d.settle(ctx, sayAck) }
 
 func (d *delivery) Retry(ctx context.Context, after time.Duration) error {
-	return d.settle(ctx, func() error {
-		if after <= 0 {
-			return d.m.Nak()
-		}
-		return d.m.NakWithDelay(after)
-	})
+	word := sayNak
+	if after > 0 {
+		word = fmt.Sprintf(`%s {"delay": %d}`, sayNak, after.Nanoseconds())
+	}
+	return d.settle(ctx, word)
 }
 
 // Extend does nothing to a message that is settled: the server would take it for one that
@@ -80,7 +94,7 @@ func (d *delivery) Extend(ctx context.Context) error {
 	if d.settled {
 		return nil
 	}
-	return unavailable(d.m.InProgress())
+	return d.say(sayProgress)
 }
 
 func (d *delivery) Dead(ctx context.Context, letter events.DeadLetter) error {
@@ -93,5 +107,5 @@ func (d *delivery) Dead(ctx context.Context, letter events.DeadLetter) error {
 	if err := d.d.bury(ctx, d, letter); err != nil {
 		return err
 	}
-	return d.settle(ctx, func() error { return d.m.TermWithReason(string(letter.Reason)) })
+	return d.settle(ctx, sayTerm+" "+string(letter.Reason))
 }
