@@ -1,11 +1,17 @@
 package natsjs_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
+	"github.com/loadlinehq/loadline/events"
 	"github.com/loadlinehq/loadline/events/eventstest"
 	"github.com/loadlinehq/loadline/internal/stack"
 	"github.com/loadlinehq/loadline/internal/stack/stacktest"
@@ -48,4 +54,53 @@ func TestFaults(t *testing.T) {
 		b.Control = controls
 		return b
 	})
+}
+
+// nats.go gives up after 60 attempts unless it is told otherwise.
+func TestReconnectsForEver(t *testing.T) {
+	t.Parallel()
+	s := stacktest.Own(t, stack.Config{DisableSync: true})
+	services := s.Services()
+	i := slices.IndexFunc(services, func(s stack.Service) bool { return s.Name == "nats" })
+	var attempts atomic.Int64
+	c := config(&stacktest.Set{NATSURL: "nats://" + services[i].Addr})
+	c.Options = []nats.Option{nats.CustomReconnectDelay(func(int) time.Duration {
+		attempts.Add(1)
+		return 5 * time.Millisecond
+	})}
+	d := open(t, c)
+	got, _ := begin(t, d, subscription("group", "a"))
+	publish(t, d, raw("1", "a"))
+	receive(t, got, "1")
+	controls := control(t, s)
+	if err := controls.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for limit := time.Now().Add(time.Minute); attempts.Load() < 200 && time.Now().Before(limit); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err := controls.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for limit := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		err := errors.Join(d.Publish(ctx, []events.Raw{raw("2", "a")})...)
+		cancel()
+		if err == nil {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("after %d attempts: %v", attempts.Load(), err)
+		}
+	}
+	for id := ""; id != "2"; { // the first may come again
+		select {
+		case id = <-got:
+		case <-time.After(20 * time.Second):
+			t.Fatal("the subscription does not go on")
+		}
+	}
+	if n := attempts.Load(); n < 200 {
+		t.Errorf("%d attempts are too few to tell", n)
+	}
 }
