@@ -71,7 +71,7 @@ type caching struct {
 	applied []int64     // and not yet deleted
 	mark    causal.Mark // epoch and number of what was applied last
 	due     bool        // something may not have been applied
-	drained causal.LSN  // of the round that the present pass completes
+	drained *round      // that the present pass completes
 	wait    backoff
 
 	// of the scan that was queued last
@@ -113,7 +113,7 @@ func (s *session) apply(ctx context.Context, lsn causal.LSN) {
 	c.applied = nil // deleted by the batch of the scan
 	c.more = len(c.seqs) == invalidationBatch
 	if settled := c.scanned(c.seqs, c.more); settled != nil {
-		c.drained = settled.lsn
+		c.drained = settled
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.r.c.ApplyTimeout)
 	defer cancel()
@@ -130,12 +130,13 @@ func (s *session) apply(ctx context.Context, lsn causal.LSN) {
 		return
 	}
 	c.due = false
-	if c.drained != 0 {
-		if err := s.r.c.Invalidator.Drained(ctx, s.l.place.mark(c.drained)); err != nil {
+	if c.drained != nil {
+		if err := s.r.c.Invalidator.Drained(ctx, s.l.place.mark(c.drained.lsn)); err != nil {
 			s.cacheAway(ctx, err)
 			return
 		}
-		c.drained = 0
+		s.r.m.drained.Store(&c.drained.began)
+		c.drained = nil
 	}
 	c.wait.reset()
 }
@@ -148,7 +149,7 @@ func (s *session) cacheAway(ctx context.Context, err error) {
 		s.r.c.Logger.WarnContext(ctx, "outbox: the cache does not take invalidations; they are held, and events go on", "error", err)
 	}
 	c.wait.longer()
-	c.mark, c.drained, c.due = causal.Mark{}, 0, true
+	c.mark, c.drained, c.due = causal.Mark{}, nil, true
 	if len(c.seqs) > 0 {
 		c.rewind(c.seqs[0])
 	}
