@@ -27,13 +27,29 @@ type Invalidator interface {
 const MaxRecord = 4096
 
 // AddInvalidation adds what caches must be told of to a transaction: the relay applies it before it publishes the
-// events of the same transaction, and holds it for as long as the cache is away.
+// events of the same transaction, and holds it for as long as the cache is away. There is no
+// bound on what is held; see [Outbox.AddInvalidation].
 func AddInvalidation(ctx context.Context, tx Tx, records ...[]byte) error {
+	return unbounded.AddInvalidation(ctx, tx, records...)
+}
+
+// QueueInvalidation is AddInvalidation for a batch that the caller sends.
+func QueueInvalidation(b *pgx.Batch, records ...[]byte) error {
+	return unbounded.QueueInvalidation(b, records...)
+}
+
+// AddInvalidation is like the function [AddInvalidation], and returns a [*FullError] when the
+// outbox holds too much. The transaction must be rolled back then: committed without it, the cache
+// would keep what was before.
+func (o *Outbox) AddInvalidation(ctx context.Context, tx Tx, records ...[]byte) error {
 	if len(records) == 0 {
 		return nil
 	}
 	var b pgx.Batch
-	if err := QueueInvalidation(&b, records...); err != nil {
+	if err := o.queueInvalidation(&b, records); err != nil {
+		return err
+	}
+	if err := o.admit(ctx, tx, &b); err != nil {
 		return err
 	}
 	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
@@ -42,19 +58,31 @@ func AddInvalidation(ctx context.Context, tx Tx, records ...[]byte) error {
 	return nil
 }
 
-// QueueInvalidation is AddInvalidation for a batch that the caller sends.
-func QueueInvalidation(b *pgx.Batch, records ...[]byte) error {
+// QueueInvalidation is like the function [QueueInvalidation], and returns a [*FullError] when
+// the outbox held too much when it was last looked at. The batch must not be committed then.
+func (o *Outbox) QueueInvalidation(b *pgx.Batch, records ...[]byte) error {
+	if len(records) == 0 {
+		return nil
+	}
+	if err := o.admitQueued(b); err != nil {
+		return err
+	}
+	return o.queueInvalidation(b, records)
+}
+
+func (o *Outbox) queueInvalidation(b *pgx.Batch, records [][]byte) error {
 	if len(records) > MaxMessages {
 		return fmt.Errorf("outbox: %d invalidations in one call are more than %d", len(records), MaxMessages)
 	}
+	size := 0
 	for _, record := range records {
 		if len(record) == 0 || len(record) > MaxRecord {
 			return fmt.Errorf("outbox: an invalidation of %d bytes should have 1 to %d", len(record), MaxRecord)
 		}
+		size += rowOverhead + len(record)
 	}
-	if len(records) > 0 {
-		b.Queue("insert into loadline.outbox_invalidation (record) select unnest($1::bytea[])", records)
-	}
+	o.invalidations.add(len(records), size)
+	b.Queue("insert into loadline.outbox_invalidation (record) select unnest($1::bytea[])", records)
 	return nil
 }
 

@@ -346,13 +346,15 @@ func (s *session) tick(ctx context.Context) error {
 // renew renews the lease, and says in it how far this has come.
 func (s *session) renew(ctx context.Context) error {
 	var b pgx.Batch
-	var top, low *int64
+	var top, low, invalidations *int64
 	if s.rows.settled {
-		t, l := s.rows.top, s.low()
-		top, low = &t, &l
+		top, low = new(s.rows.top), new(s.low())
+	}
+	if s.cache.settled {
+		invalidations = new(s.cache.low())
 	}
 	sent, renewed := time.Now(), false
-	b.Queue(renewSQL, s.l.shard, s.l.epoch, s.paused, top, low).Exec(func(tag pgconn.CommandTag) error {
+	b.Queue(renewSQL, s.l.shard, s.l.epoch, s.paused, top, low, invalidations).Exec(func(tag pgconn.CommandTag) error {
 		renewed = tag.RowsAffected() == 1
 		return nil
 	})
@@ -368,10 +370,7 @@ func (s *session) renew(ctx context.Context) error {
 
 // low is a number that no row is below.
 func (s *session) low() int64 {
-	low := s.rows.top + 1
-	if len(s.rows.gaps) > 0 {
-		low = min(low, s.rows.gaps[0])
-	}
+	low := s.rows.low()
 	if len(s.batch) > 0 {
 		low = min(low, s.batch[0].seq)
 	}
