@@ -46,6 +46,12 @@ type ConsumerConfig struct {
 	// Group is who shares the work: each group gets each event, and one of its members
 	// handles it. Default api-workers.
 	Group string
+	// StartAt is where a group that is new begins: with the events that the broker has stored from
+	// then on, by its clock; time.Now() for those to come. A group that is there already goes on where it
+	// is, whatever this says, so it can stay in the configuration; one that somebody has deleted is
+	// new. A type with keys, or in batches, that is added to a group begins here too. Not in the
+	// future. Default: with the oldest event that the broker has.
+	StartAt time.Time
 	// Concurrency bounds how many events without a key this process handles at once, and
 	// Keyed types have their 16 partitions beside that. Default 16.
 	Concurrency int
@@ -173,6 +179,9 @@ func NewConsumer(driver Driver, c ConsumerConfig) (*Consumer, error) {
 	c = c.withDefaults()
 	if has := driver.Capabilities(); !has.DelayedRetry || !has.PerMessageAck {
 		return nil, fmt.Errorf("events: the driver %s cannot retry with a delay, or settle messages one by one, which a consumer needs", has.Name)
+	}
+	if has := driver.Capabilities(); !c.StartAt.IsZero() && !has.Replay {
+		return nil, fmt.Errorf("events: ConsumerConfig.StartAt is set, and a group of the driver %s begins with what is published after it was made", has.Name)
 	}
 	m, err := newMetrics(c.MeterProvider, c.Group)
 	if err != nil {
@@ -321,7 +330,7 @@ func (c *Consumer) parts() (all []part) {
 }
 
 func (c *Consumer) subscription(name string, inFlight, prefetch, partition int, types ...string) Subscription {
-	s := Subscription{Name: name, MaxInFlight: inFlight, Prefetch: prefetch, AckWait: c.c.AckWait, MaxDeliveries: c.c.MaxDeliveries + fuse}
+	s := Subscription{Name: name, StartAt: c.c.StartAt, MaxInFlight: inFlight, Prefetch: prefetch, AckWait: c.c.AckWait, MaxDeliveries: c.c.MaxDeliveries + fuse}
 	slices.Sort(types)
 	for _, t := range types {
 		s.Filters = append(s.Filters, Filter{t, partition})

@@ -666,3 +666,11 @@ func TestMetrics(t *testing.T) {
 		}
 	})
 }
+
+// A broker that keeps nothing for groups to come cannot do what StartAt asks for.
+func TestStartNeedsReplay(t *testing.T) {
+	t.Parallel()
+	if _, err := events.NewConsumer(newFake(), events.ConsumerConfig{StartAt: time.Now()}); err == nil || !strings.Contains(err.Error(), "StartAt") {
+		t.Errorf("got %v", err)
+	}
+}

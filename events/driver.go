@@ -72,7 +72,7 @@ type Capabilities struct {
 	// Ordered: a subscription with MaxInFlight 1 gets a partition's messages in order,
 	// through retries and changes of members.
 	Ordered bool
-	// Replay: subscriptions can begin in the past.
+	// Replay: subscriptions can begin at a time, [Subscription.StartAt].
 	Replay bool
 }
 
@@ -82,6 +82,10 @@ type Subscription struct {
 	Name string
 	// Filters are the types and partitions it gets.
 	Filters []Filter
+	// StartAt is where a subscription that does not exist begins: with what the broker has stored
+	// from then on. Zero: with the oldest that it has. One that exists stays where it is, and
+	// does not differ by it.
+	StartAt time.Time
 	// MaxInFlight is how many messages may be delivered and not settled, to all members
 	// together.
 	MaxInFlight int

@@ -103,7 +103,7 @@ func (o *Outbox) queue(ctx context.Context, b *pgx.Batch, messages []events.Mess
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	o.adding(len(rows), size)
+	o.events.add(len(rows), size)
 	if len(rows) == 1 {
 		r := &rows[0]
 		b.Queue(insertOne, r.id, r.at, r.keyVersion, r.shard, r.typ, r.version, r.key, r.tenant, r.idempotency, r.token, r.traceParent, r.traceState, r.payload)

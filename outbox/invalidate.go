@@ -27,13 +27,29 @@ type Invalidator interface {
 const MaxRecord = 4096
 
 // AddInvalidation adds what caches must be told of to a transaction: the relay applies it before it publishes the
-// events of the same transaction, and holds it for as long as the cache is away.
+// events of the same transaction, and holds it for as long as the cache is away. There is no
+// bound on what is held; see [Outbox.AddInvalidation].
 func AddInvalidation(ctx context.Context, tx Tx, records ...[]byte) error {
+	return unbounded.AddInvalidation(ctx, tx, records...)
+}
+
+// QueueInvalidation is AddInvalidation for a batch that the caller sends.
+func QueueInvalidation(b *pgx.Batch, records ...[]byte) error {
+	return unbounded.QueueInvalidation(b, records...)
+}
+
+// AddInvalidation is like the function [AddInvalidation], and returns a [*FullError] when the
+// outbox holds too much. The transaction must be rolled back then: committed without it, the cache
+// would keep what was before.
+func (o *Outbox) AddInvalidation(ctx context.Context, tx Tx, records ...[]byte) error {
 	if len(records) == 0 {
 		return nil
 	}
 	var b pgx.Batch
-	if err := QueueInvalidation(&b, records...); err != nil {
+	if err := o.queueInvalidation(&b, records); err != nil {
+		return err
+	}
+	if err := o.admit(ctx, tx, &b); err != nil {
 		return err
 	}
 	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
@@ -42,19 +58,31 @@ func AddInvalidation(ctx context.Context, tx Tx, records ...[]byte) error {
 	return nil
 }
 
-// QueueInvalidation is AddInvalidation for a batch that the caller sends.
-func QueueInvalidation(b *pgx.Batch, records ...[]byte) error {
+// QueueInvalidation is like the function [QueueInvalidation], and returns a [*FullError] when
+// the outbox held too much when it was last looked at. The batch must not be committed then.
+func (o *Outbox) QueueInvalidation(b *pgx.Batch, records ...[]byte) error {
+	if len(records) == 0 {
+		return nil
+	}
+	if err := o.admitQueued(b); err != nil {
+		return err
+	}
+	return o.queueInvalidation(b, records)
+}
+
+func (o *Outbox) queueInvalidation(b *pgx.Batch, records [][]byte) error {
 	if len(records) > MaxMessages {
 		return fmt.Errorf("outbox: %d invalidations in one call are more than %d", len(records), MaxMessages)
 	}
+	size := 0
 	for _, record := range records {
 		if len(record) == 0 || len(record) > MaxRecord {
 			return fmt.Errorf("outbox: an invalidation of %d bytes should have 1 to %d", len(record), MaxRecord)
 		}
+		size += rowOverhead + len(record)
 	}
-	if len(records) > 0 {
-		b.Queue("insert into loadline.outbox_invalidation (record) select unnest($1::bytea[])", records)
-	}
+	o.invalidations.add(len(records), size)
+	b.Queue("insert into loadline.outbox_invalidation (record) select unnest($1::bytea[])", records)
 	return nil
 }
 
@@ -71,7 +99,7 @@ type caching struct {
 	applied []int64     // and not yet deleted
 	mark    causal.Mark // epoch and number of what was applied last
 	due     bool        // something may not have been applied
-	drained causal.LSN  // of the round that the present pass completes
+	drained *round      // that the present pass completes
 	wait    backoff
 
 	// of the scan that was queued last
@@ -113,7 +141,7 @@ func (s *session) apply(ctx context.Context, lsn causal.LSN) {
 	c.applied = nil // deleted by the batch of the scan
 	c.more = len(c.seqs) == invalidationBatch
 	if settled := c.scanned(c.seqs, c.more); settled != nil {
-		c.drained = settled.lsn
+		c.drained = settled
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.r.c.ApplyTimeout)
 	defer cancel()
@@ -130,12 +158,13 @@ func (s *session) apply(ctx context.Context, lsn causal.LSN) {
 		return
 	}
 	c.due = false
-	if c.drained != 0 {
-		if err := s.r.c.Invalidator.Drained(ctx, s.l.place.mark(c.drained)); err != nil {
+	if c.drained != nil {
+		if err := s.r.c.Invalidator.Drained(ctx, s.l.place.mark(c.drained.lsn)); err != nil {
 			s.cacheAway(ctx, err)
 			return
 		}
-		c.drained = 0
+		s.r.m.drained.Store(&c.drained.began)
+		c.drained = nil
 	}
 	c.wait.reset()
 }
@@ -148,7 +177,7 @@ func (s *session) cacheAway(ctx context.Context, err error) {
 		s.r.c.Logger.WarnContext(ctx, "outbox: the cache does not take invalidations; they are held, and events go on", "error", err)
 	}
 	c.wait.longer()
-	c.mark, c.drained, c.due = causal.Mark{}, 0, true
+	c.mark, c.drained, c.due = causal.Mark{}, nil, true
 	if len(c.seqs) > 0 {
 		c.rewind(c.seqs[0])
 	}

@@ -35,8 +35,8 @@ const (
 		holder = $3, taken_at = clock_timestamp(), renewed_at = clock_timestamp(), paused = ''
 		where shard = $1 and epoch = $2 returning epoch`
 	renewSQL = `update loadline.outbox_relay set renewed_at = clock_timestamp(), paused = $3,
-		position = coalesce($4, position), low_water = coalesce($5, low_water)
-		where shard = $1 and epoch = $2 and pid = pg_backend_pid() returning position`
+		position = coalesce($4, position), low_water = coalesce($5, low_water), invalidation_low = coalesce($6, invalidation_low)
+		where shard = $1 and epoch = $2 and pid = pg_backend_pid()`
 	giveBackSQL = `update loadline.outbox_relay set pid = 0, paused = '' where shard = $1 and epoch = $2 and pid = pg_backend_pid()`
 )
 

@@ -21,11 +21,8 @@ const (
 	pauseBackpressure pauseReason = "backpressure" // it has no room
 )
 
-// metrics are those of a relay, each with its shard:
+// metrics are those of a relay, each with its shard, beside the gauges of [Observe]:
 //
-//	loadline.outbox.age              of the oldest event that waits
-//	loadline.outbox.depth            events that wait, by their numbers: those rolled back count as well
-//	loadline.outbox.held             events that have failed and hold back their keys
 //	loadline.outbox.published        events that the broker has acknowledged
 //	loadline.outbox.failed{reason}   attempts that were counted: rejected, unencodable
 //	loadline.outbox.dead             events that have gone to outbox_dead
@@ -33,16 +30,18 @@ const (
 //	loadline.outbox.publish          how long calls of the driver took
 //	loadline.outbox.relay.active     1 while this relay has the lease
 //	loadline.outbox.relay.paused{reason}  1 while it waits for the broker: unavailable, backpressure
+//	loadline.outbox.drained.lag      age of the position of the last Invalidator.Drained, or of the lease before the first
+//
+// The last two are of the relay that has the lease.
 type metrics struct {
 	shard                            metric.MeasurementOption
 	meter                            metric.Meter
 	published, failed, dead, applied metric.Int64Counter
 	publish                          metric.Float64Histogram
 
-	active               atomic.Bool
-	paused               atomic.Value // pauseReason
-	oldest               atomic.Int64 // nanoseconds of Unix; 0: none
-	last, position, held atomic.Int64
+	active  atomic.Bool
+	paused  atomic.Value              // pauseReason
+	drained atomic.Pointer[time.Time] // when the position of the last Drained was read; nil: there is no cache
 }
 
 func newMetrics(c RelayConfig) (*metrics, error) {
@@ -67,23 +66,12 @@ func (m *metrics) publishing(ctx context.Context, took time.Duration) {
 
 func (m *metrics) pause(reason pauseReason) { m.paused.Store(reason) }
 
-// claimed notes the oldest row, which comes first.
-func (m *metrics) claimed(entries []entry) {
-	at := int64(0)
-	if len(entries) > 0 {
-		at = entries[0].created.UnixNano()
-	}
-	m.oldest.Store(at)
-}
-
 // observe registers the gauges, for as long as the relay runs.
 func (m *metrics) observe() (stop func(), err error) {
-	age, err1 := m.meter.Float64ObservableGauge("loadline.outbox.age", metric.WithUnit("s"), metric.WithDescription("Age of the oldest event that waits to be published."))
-	depth, err2 := m.meter.Int64ObservableGauge("loadline.outbox.depth", metric.WithUnit("{event}"), metric.WithDescription("Events that wait to be published, at most."))
-	held, err3 := m.meter.Int64ObservableGauge("loadline.outbox.held", metric.WithUnit("{event}"), metric.WithDescription("Events that have failed and hold back their keys."))
-	active, err4 := m.meter.Int64ObservableGauge("loadline.outbox.relay.active", metric.WithDescription("1 while this relay has the lease."))
-	paused, err5 := m.meter.Int64ObservableGauge("loadline.outbox.relay.paused", metric.WithDescription("1 while the relay waits for the broker."))
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+	active, err1 := m.meter.Int64ObservableGauge("loadline.outbox.relay.active", metric.WithDescription("1 while this relay has the lease."))
+	paused, err2 := m.meter.Int64ObservableGauge("loadline.outbox.relay.paused", metric.WithDescription("1 while the relay waits for the broker."))
+	drained, err3 := m.meter.Float64ObservableGauge("loadline.outbox.drained.lag", metric.WithUnit("s"), metric.WithDescription("Age of the position up to which the cache has been told that it has all invalidations."))
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}
 	registration, err := m.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
@@ -92,13 +80,9 @@ func (m *metrics) observe() (stop func(), err error) {
 			return nil
 		}
 		o.ObserveInt64(active, 1, m.shard)
-		seconds := 0.0
-		if at := m.oldest.Load(); at != 0 {
-			seconds = max(0, time.Since(time.Unix(0, at)).Seconds())
+		if at := m.drained.Load(); at != nil {
+			o.ObserveFloat64(drained, time.Since(*at).Seconds(), m.shard)
 		}
-		o.ObserveFloat64(age, seconds, m.shard)
-		o.ObserveInt64(depth, max(0, m.last.Load()-m.position.Load()), m.shard)
-		o.ObserveInt64(held, m.held.Load(), m.shard)
 		now := m.paused.Load().(pauseReason)
 		for _, reason := range []pauseReason{pauseUnavailable, pauseBackpressure} {
 			value := int64(0)
@@ -108,7 +92,7 @@ func (m *metrics) observe() (stop func(), err error) {
 			o.ObserveInt64(paused, value, m.shard, reasonOf(string(reason)))
 		}
 		return nil
-	}, age, depth, held, active, paused)
+	}, active, paused, drained)
 	if err != nil {
 		return nil, err
 	}

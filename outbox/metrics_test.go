@@ -73,11 +73,11 @@ func TestMetrics(t *testing.T) {
 	c.MeterProvider, c.MaxAttempts = metric.NewMeterProvider(metric.WithReader(reader)), 2
 	_, stop := relay(t, c)
 	d.add(event(t, "k", 1), event(t, "k", 2), event(t, "bad", 1))
-	within(t, 5*time.Second, func() error {
+	within(t, 30*time.Second, func() error {
 		got := read(t, reader)
 		for name, want := range map[string]float64{
 			"loadline.outbox.published": 2, "loadline.outbox.failed": 2, "loadline.outbox.dead": 1, "loadline.outbox.held": 0,
-			"loadline.outbox.relay.active": 1, "loadline.outbox.relay.paused": 0, "loadline.outbox.age": 0, "loadline.outbox.depth": 0,
+			"loadline.outbox.relay.active": 1, "loadline.outbox.relay.paused": 0, "loadline.outbox.age": 0, "loadline.outbox.depth": 0, "loadline.outbox.dead.depth": 1,
 		} {
 			if got[name] != want {
 				return fmt.Errorf("%s is %v, want %v", name, got[name], want)
@@ -91,7 +91,7 @@ func TestMetrics(t *testing.T) {
 	for n := range int64(50) {
 		d.add(event(t, "k", n+3))
 	}
-	within(t, 5*time.Second, func() error {
+	within(t, 30*time.Second, func() error {
 		got := read(t, reader)
 		if got["loadline.outbox.relay.paused"] != 1 || got["loadline.outbox.age"] < 0.5 || got["loadline.outbox.depth"] < 30 {
 			return fmt.Errorf("paused: %v", got)

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,11 +19,12 @@ import (
 
 // Config has a usable zero value.
 type Config struct {
-	// MaxBufferBytes bounds what the outbox may hold, on disk; more is refused, by a
-	// [*FullError]. It is looked at once a second by each process that adds, so the outbox
-	// can grow past it by what they add in that time. Too small, and a broker that restarts
+	// MaxBufferBytes bounds what the outbox may hold, on disk, events and invalidations together;
+	// more is refused, by a [*FullError]. It is looked at once a second by each process that adds, so the
+	// outbox can grow past it by what they add in that time, and is an estimate, by the mean size
+	// of what this process has added. Too small, and a broker that restarts
 	// refuses writes; too large, and one that stays away fills the disk of the database,
-	// which refuses all writes. 0: no bound.
+	// which refuses all writes. Default 10 GiB; negative: no bound.
 	MaxBufferBytes int64
 	// RetryAfter is what clients are told when the outbox is full. Default 5 s.
 	RetryAfter time.Duration
@@ -31,6 +33,10 @@ type Config struct {
 	// that keys move, so empty the outbox first. Default 1.
 	Shards int
 }
+
+// DefaultMaxBufferBytes is that of the stream that it goes to: half a day of 500 events of 300
+// bytes a second. A guess at what the disk of a database has to spare.
+const DefaultMaxBufferBytes = 10 << 30
 
 // DefaultRetryAfter is a guess: in that time a relay has published a hundred thousand.
 const DefaultRetryAfter = 5 * time.Second
@@ -41,8 +47,8 @@ const MaxShards = 64
 // Validate reports all fields that cannot be.
 func (c Config) Validate() error {
 	var errs []error
-	if c.MaxBufferBytes < 0 || c.RetryAfter < 0 {
-		errs = append(errs, fmt.Errorf("outbox: Config.MaxBufferBytes (%d) and RetryAfter (%v) must not be negative", c.MaxBufferBytes, c.RetryAfter))
+	if c.RetryAfter < 0 {
+		errs = append(errs, fmt.Errorf("outbox: Config.RetryAfter is %v, less than nothing", c.RetryAfter))
 	}
 	if c.Shards < 0 || c.Shards > MaxShards {
 		errs = append(errs, fmt.Errorf("outbox: Config.Shards is %d, and should be 1 to %d", c.Shards, MaxShards))
@@ -50,18 +56,37 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Outbox is for writers: it adds events to their transactions, and refuses them when too
-// many wait. A process needs one per database. It may be used by several goroutines.
+// Outbox is for writers: it adds events and invalidations to their transactions, and refuses them
+// when too many wait. A process needs one per database. It may be used by several goroutines.
 type Outbox struct {
-	max        int64
+	max        int64 // 0: none
 	retryAfter time.Duration
 	shards     int
 
-	mu         sync.Mutex
-	lookedAt   time.Time
-	held       int64        // bytes, when it was last looked at
-	looking    atomic.Bool  // somebody is
-	rows, size atomic.Int64 // added by this process, for the mean of a row
+	mu       sync.Mutex
+	lookedAt time.Time
+	held     int64       // bytes, when it was last looked at
+	looking  atomic.Bool // somebody is
+
+	events, invalidations volume
+}
+
+// volume is what this process has added to a table, for the mean of a row.
+type volume struct{ rows, size atomic.Int64 }
+
+func (v *volume) add(rows, size int) {
+	v.rows.Add(int64(rows))
+	v.size.Add(int64(size))
+}
+
+// bytes estimates what so many rows take. It is no more than the table does, which has the
+// space of rows that are gone as well.
+func (v *volume) bytes(rows, table int64) int64 {
+	mean := float64(rowOverhead)
+	if n := v.rows.Load(); n > 0 {
+		mean = float64(v.size.Load()) / float64(n)
+	}
+	return min(int64(math.Ceil(float64(max(rows, 0))*mean)), table)
 }
 
 // New returns an outbox with a bound.
@@ -72,21 +97,22 @@ func New(c Config) (*Outbox, error) {
 	if c.RetryAfter == 0 {
 		c.RetryAfter = DefaultRetryAfter
 	}
-	return &Outbox{max: c.MaxBufferBytes, retryAfter: c.RetryAfter, shards: max(c.Shards, 1)}, nil
+	c.MaxBufferBytes = cmp.Or(c.MaxBufferBytes, DefaultMaxBufferBytes)
+	return &Outbox{max: max(c.MaxBufferBytes, 0), retryAfter: c.RetryAfter, shards: max(c.Shards, 1)}, nil
 }
 
 // ErrFull is in each [*FullError].
 var ErrFull = errors.New("outbox: it is full")
 
-// FullError says that the outbox holds too much: its relay, or the broker, is away or too
-// slow. The event was not added.
+// FullError says that the outbox holds too much: its relay, the broker or the cache is away or too
+// slow. The event or invalidation was not added.
 type FullError struct {
 	Bytes, Max int64
 	after      time.Duration
 }
 
 func (e *FullError) Error() string {
-	return fmt.Sprintf("outbox: it holds about %d bytes, more than %d: is the relay running, and the broker taking events?", e.Bytes, e.Max)
+	return fmt.Sprintf("outbox: it holds about %d bytes, more than %d: is the relay running, the broker taking events, and the cache invalidations?", e.Bytes, e.Max)
 }
 
 // Unwrap returns [ErrFull].
@@ -99,15 +125,20 @@ func (e *FullError) HTTPStatus() int { return http.StatusServiceUnavailable }
 func (e *FullError) RetryAfter() time.Duration { return e.after }
 
 const (
-	// rowOverhead is what a row takes beside its payload: 420 bytes of a 300 byte event.
+	// rowOverhead is what a row takes beside its payload: 420 bytes of a 300 byte event. An
+	// invalidation's is less: 95 bytes.
 	rowOverhead = 120
 	// lookEvery is how old the known size may be.
 	lookEvery = time.Second
-	// sizeSQL has two estimates that are both too high, never too low. The difference of
-	// the sequence counts rows that were rolled back, and all that came after one that is
-	// held; the size of the table counts the space of rows that are gone.
+	// sizeSQL has, of events and of invalidations, two figures; the smaller one counts. How many rows there are, by
+	// the difference of the numbers, is too high by those that were rolled back and all that came after
+	// one that is held, and too low by those that were revived below low_water, or are of a
+	// shard that no relay has ever had; and their mean size is only known of this process. The size of the
+	// table is never too low, and has the space of rows that are gone, until vacuum gives it back.
 	sizeSQL = `select coalesce(pg_sequence_last_value('loadline.outbox_seq_seq'), 0)
-		- coalesce((select min(low_water) from loadline.outbox_relay), 0), pg_table_size('loadline.outbox')`
+		- coalesce((select min(low_water) from loadline.outbox_relay), 0), pg_table_size('loadline.outbox'),
+		coalesce(pg_sequence_last_value('loadline.outbox_invalidation_seq_seq'), 0)
+		- coalesce((select max(invalidation_low) from loadline.outbox_relay), 0), pg_table_size('loadline.outbox_invalidation')`
 )
 
 func (o *Outbox) shardOf(m *events.Message) int16 {
@@ -121,13 +152,6 @@ func (o *Outbox) shardOf(m *events.Message) int16 {
 		_, _ = h.Write([]byte(m.ID))
 	}
 	return int16(h.Sum32() / events.Partitions % uint32(o.shards)) // not by what the partition is
-}
-
-func (o *Outbox) adding(rows, size int) {
-	if o.max > 0 {
-		o.rows.Add(int64(rows))
-		o.size.Add(int64(size))
-	}
 }
 
 // admit refuses what is too much. While there is room, the size is asked for in the round trip of
@@ -182,17 +206,12 @@ func (o *Outbox) state() (old bool, full error) {
 }
 
 func (o *Outbox) looked(row pgx.Row) error {
-	var depth, table int64
-	if err := row.Scan(&depth, &table); err != nil {
+	var rows, table, invalidations, invalidationTable int64
+	if err := row.Scan(&rows, &table, &invalidations, &invalidationTable); err != nil {
 		return err
 	}
-	mean := float64(rowOverhead)
-	if n := o.rows.Load(); n > 0 {
-		mean = float64(o.size.Load()) / float64(n)
-	}
-	rows := int64(math.Ceil(float64(depth) * mean))
 	o.mu.Lock()
-	o.held, o.lookedAt = min(rows, table), time.Now()
+	o.held, o.lookedAt = o.events.bytes(rows, table)+o.invalidations.bytes(invalidations, invalidationTable), time.Now()
 	o.mu.Unlock()
 	return nil
 }

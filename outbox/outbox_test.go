@@ -56,14 +56,15 @@ func TestAddRefuses(t *testing.T) {
 	}
 }
 
-// counting counts round trips.
+// counting counts round trips, and what is in them.
 type counting struct {
 	outbox.Tx
-	n int
+	n, statements int
 }
 
 func (c *counting) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	c.n++
+	c.statements += b.Len()
 	return c.Tx.SendBatch(ctx, b)
 }
 
@@ -119,6 +120,73 @@ func TestFull(t *testing.T) {
 	within(t, 10*time.Second, func() error { return box.Add(t.Context(), d.Pool, event(t, "k", 1)) })
 }
 
+// A cache that stays away fills the outbox too: what it must be told of is refused, and nothing of
+// it is dropped. There is room as soon as it has taken them, whatever vacuum does.
+func TestFullOfInvalidations(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.exec("alter table loadline.outbox_invalidation set (autovacuum_enabled = off)")
+	box, err := outbox.New(outbox.Config{MaxBufferBytes: 64 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	invalidated := &cache{away: errors.New("away")}
+	c := quick(d, &broker{})
+	c.Invalidator = invalidated
+	relay(t, c)
+	added := 0
+	record := func() []byte { return fmt.Appendf(nil, "%01000d", added) }
+	within(t, 10*time.Second, func() error {
+		err := box.AddInvalidation(t.Context(), d.Pool, record())
+		if errors.Is(err, outbox.ErrFull) {
+			return nil
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		added++
+		return fmt.Errorf("%d were added", added)
+	})
+	if err := box.QueueInvalidation(new(pgx.Batch), record()); !errors.Is(err, outbox.ErrFull) {
+		t.Errorf("got %v", err)
+	}
+	if err := box.Add(t.Context(), d.Pool, event(t, "k", 1)); !errors.Is(err, outbox.ErrFull) {
+		t.Errorf("the disk is the same, and an event is taken: %v", err)
+	}
+	if err := outbox.AddInvalidation(t.Context(), d.Pool, record()); err != nil {
+		t.Errorf("the function has no bound: %v", err)
+	}
+	invalidated.goes(nil)
+	within(t, 30*time.Second, func() error {
+		if applied, _ := invalidated.state(); len(applied) != added+1 {
+			return fmt.Errorf("%d of %d were applied", len(applied), added+1)
+		}
+		return box.AddInvalidation(t.Context(), d.Pool, record())
+	})
+	if size := d.int("select pg_table_size('loadline.outbox_invalidation')"); size < 64<<10 {
+		t.Errorf("the table has %d bytes, and this shows nothing", size)
+	}
+}
+
+// Who does not ask for a bound has one all the same, at which the disk is safe.
+func TestBoundByDefault(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	for max, want := range map[int64]bool{0: true, -1: false} {
+		box, err := outbox.New(outbox.Config{MaxBufferBytes: max})
+		if err != nil {
+			t.Fatal(err)
+		}
+		asks := &counting{Tx: d.Pool}
+		if err := box.Add(t.Context(), asks, event(t, "k", 1)); err != nil {
+			t.Error(err)
+		}
+		if asked := asks.statements > 1; asked != want {
+			t.Errorf("MaxBufferBytes %d: the size was asked for: %v", max, asked)
+		}
+	}
+}
+
 // Queued events cost the writer no round trip of their own.
 func TestQueue(t *testing.T) {
 	t.Parallel()
@@ -160,7 +228,7 @@ func TestValidate(t *testing.T) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
-	for _, c := range []outbox.Config{{MaxBufferBytes: -1}, {Shards: 100}, {RetryAfter: -1}} {
+	for _, c := range []outbox.Config{{Shards: -1}, {Shards: 100}, {RetryAfter: -1}} {
 		if _, err := outbox.New(c); err == nil {
 			t.Errorf("%+v was taken", c)
 		}

@@ -18,6 +18,7 @@ type Relay struct {
 	c       RelayConfig
 	wake    chan struct{}
 	m       *metrics
+	gauges  *gauges
 	tracer  trace.Tracer
 	started atomic.Bool
 }
@@ -32,7 +33,7 @@ func NewRelay(c RelayConfig) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Relay{c: c, wake: make(chan struct{}, 1), m: m, tracer: c.TracerProvider.Tracer(scope)}, nil
+	return &Relay{c: c, wake: make(chan struct{}, 1), m: m, gauges: newGauges(c.Poll, c.Logger), tracer: c.TracerProvider.Tracer(scope)}, nil
 }
 
 // Wake makes the relay look at once. Call it after a commit; it does not block, and many
@@ -75,6 +76,11 @@ func (r *Relay) Run(ctx context.Context) error {
 		return err
 	}
 	defer stop()
+	unregister, err := r.gauges.register(r.m.meter)
+	if err != nil {
+		return err
+	}
+	defer unregister()
 	if r.c.Hints != nil {
 		var receiving sync.WaitGroup
 		receiving.Go(func() { r.receive(ctx) })
@@ -109,6 +115,10 @@ func (r *Relay) connected(ctx context.Context) error {
 	}
 	defer closeConn(ctx, conn)
 	for {
+		// First, so that it is known how the outbox is while a predecessor does not end.
+		if err := r.look(ctx, conn); err != nil {
+			return err
+		}
 		l, err := r.acquire(ctx, conn)
 		if err != nil || ctx.Err() != nil {
 			return err
@@ -123,6 +133,15 @@ func (r *Relay) connected(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// look reads the gauges. That they cannot be read ends nothing, unless the connection is gone.
+func (r *Relay) look(ctx context.Context, conn *pgx.Conn) error {
+	r.gauges.read(context.WithoutCancel(ctx), conn) // an end of it would close the connection
+	if conn.IsClosed() {
+		return errors.New("outbox: the connection is lost")
+	}
+	return nil
 }
 
 func closeConn(ctx context.Context, conn *pgx.Conn) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/events"
@@ -49,6 +50,10 @@ func (s *session) lead(ctx context.Context) error {
 	defer r.m.active.Store(false)
 	defer r.m.pause(pauseNone)
 	s.due, s.cache.due = true, r.c.Invalidator != nil
+	if r.c.Invalidator != nil {
+		now := time.Now()
+		r.m.drained.Store(&now)
+	}
 	if err := s.tick(ctx); err != nil {
 		return err
 	}
@@ -200,11 +205,9 @@ func (s *session) step(ctx context.Context) error {
 			}
 		}
 	}
-	s.r.m.claimed(entries)
 	s.due = len(entries) > 0
 	if s.heed {
 		s.heed, s.held = false, held
-		s.r.m.held.Store(int64(len(held)))
 		s.due = s.release() || s.due
 	}
 	if len(entries) == 0 {
@@ -324,6 +327,9 @@ func (s *session) tick(ctx context.Context) error {
 	if err := s.renew(ctx); err != nil {
 		return err
 	}
+	if err := s.r.look(ctx, s.l.conn); err != nil {
+		return err
+	}
 	if err := s.maintain(ctx); err != nil {
 		return err
 	}
@@ -340,21 +346,17 @@ func (s *session) tick(ctx context.Context) error {
 // renew renews the lease, and says in it how far this has come.
 func (s *session) renew(ctx context.Context) error {
 	var b pgx.Batch
-	var stored int64
-	var top, low *int64
+	var top, low, invalidations *int64
 	if s.rows.settled {
-		t, l := s.rows.top, s.low()
-		top, low = &t, &l
+		top, low = new(s.rows.top), new(s.low())
+	}
+	if s.cache.settled {
+		invalidations = new(s.cache.low())
 	}
 	sent, renewed := time.Now(), false
-	b.Queue(renewSQL, s.l.shard, s.l.epoch, s.paused, top, low).Query(func(rows pgx.Rows) error {
-		for rows.Next() {
-			renewed = true
-			if err := rows.Scan(&stored); err != nil {
-				return err
-			}
-		}
-		return rows.Err()
+	b.Queue(renewSQL, s.l.shard, s.l.epoch, s.paused, top, low, invalidations).Exec(func(tag pgconn.CommandTag) error {
+		renewed = tag.RowsAffected() == 1
+		return nil
 	})
 	if err := s.send(ctx, &b); err != nil {
 		return err
@@ -363,16 +365,12 @@ func (s *session) renew(ctx context.Context) error {
 		return errLease
 	}
 	s.l.renewed = sent
-	s.r.m.position.Store(stored)
 	return nil
 }
 
 // low is a number that no row is below.
 func (s *session) low() int64 {
-	low := s.rows.top + 1
-	if len(s.rows.gaps) > 0 {
-		low = min(low, s.rows.gaps[0])
-	}
+	low := s.rows.low()
 	if len(s.batch) > 0 {
 		low = min(low, s.batch[0].seq)
 	}
@@ -422,7 +420,6 @@ func (s *session) rounds(ctx context.Context, begin bool) error {
 		if err != nil {
 			return err
 		}
-		s.r.m.last.Store(last)
 		s.rows.begin(last, lsn, rowHolders)
 		s.check.reset()
 		if caching {

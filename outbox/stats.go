@@ -10,10 +10,11 @@ import (
 
 // Stats says how the outbox is, as the database has it.
 type Stats struct {
-	// Oldest is the age of the oldest event that waits, 0 if there is none. It is what to
-	// alarm on: after 60 s, say.
+	// Oldest is the age of the oldest event that waits, 0 if there is none. Those of held keys
+	// wait as well. It is what to alarm on: after 60 s, say.
 	Oldest time.Duration
-	// Depth is how many events wait, at most, by their numbers.
+	// Depth is how many events wait, at most, by their numbers: those rolled back count as well,
+	// and those of held keys do not.
 	Depth int64
 	// Bytes is the size of the table, with the space of rows that are gone.
 	Bytes int64
@@ -36,9 +37,10 @@ type RelayStats struct {
 }
 
 const (
-	statsSQL = `select
-		coalesce((select extract(epoch from clock_timestamp() - created_at) from loadline.outbox order by seq limit 1), 0)::float8,
-		greatest(0, coalesce(pg_sequence_last_value('loadline.outbox_seq_seq'), 0) - coalesce((select min(position) from loadline.outbox_relay), 0)),
+	statsSQL = `with oldest as (select seq, created_at from loadline.outbox order by seq limit 1)
+		select coalesce((select extract(epoch from clock_timestamp() - created_at) from oldest), 0)::float8,
+		coalesce((select greatest(0, pg_sequence_last_value('loadline.outbox_seq_seq')
+			- greatest(seq - 1, (select min(position) from loadline.outbox_relay))) from oldest), 0),
 		pg_table_size('loadline.outbox'),
 		coalesce((select extract(epoch from clock_timestamp() - created_at) from loadline.outbox_invalidation order by seq limit 1), 0)::float8,
 		(select count(*) from (select from loadline.outbox_held limit 10000) h),
@@ -51,12 +53,10 @@ const (
 // ReadStats reads them, from any process.
 func ReadStats(ctx context.Context, db DB) (Stats, error) {
 	var s Stats
-	var oldest, invalidations float64
-	err := db.QueryRow(ctx, statsSQL).Scan(&oldest, &s.Depth, &s.Bytes, &invalidations, &s.Held, &s.Dead)
+	err := s.scan(db.QueryRow(ctx, statsSQL))
 	if err != nil {
 		return Stats{}, fmt.Errorf("outbox: stats: %w", err)
 	}
-	s.Oldest, s.Invalidations = seconds(oldest), seconds(invalidations)
 	rows, _ := db.Query(ctx, relaysSQL)
 	s.Relays, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r RelayStats, err error) {
 		err = row.Scan(&r.Shard, &r.Holder, &r.Epoch, &r.Since, &r.Paused, &r.Active)
@@ -69,6 +69,14 @@ func ReadStats(ctx context.Context, db DB) (Stats, error) {
 		return Stats{}, fmt.Errorf("outbox: stats: %w", err)
 	}
 	return s, nil
+}
+
+// scan reads the row of statsSQL.
+func (s *Stats) scan(row pgx.Row) error {
+	var oldest, invalidations float64
+	err := row.Scan(&oldest, &s.Depth, &s.Bytes, &invalidations, &s.Held, &s.Dead)
+	s.Oldest, s.Invalidations = seconds(oldest), seconds(invalidations)
+	return err
 }
 
 func seconds(s float64) time.Duration { return time.Duration(max(0, s) * float64(time.Second)) }

@@ -123,6 +123,16 @@ func (t *tracker) addGaps(after, upTo int64, seqs []int64) {
 	}
 }
 
+// low is a number that no row is below, of those that have not been seen. For one that is
+// not settled it is not known.
+func (t *tracker) low() int64 {
+	low := t.top + 1
+	if len(t.gaps) > 0 {
+		low = min(low, t.gaps[0])
+	}
+	return low
+}
+
 // rewind has rows from seq on looked for again. It is always safe: a scan that begins lower
 // finds more.
 func (t *tracker) rewind(seq int64) {

@@ -42,6 +42,7 @@ func Run(t *testing.T, open func(t *testing.T) Broker) {
 		{"a batch is handled at once, and its bad apple alone", testBatch},
 		{"trace, tenant and key come through", testContext},
 		{"others can read it as a CloudEvent", testCloudEvents},
+		{"a new group begins where it is told to", testStart},
 		{"what was settled comes again after a rewind", testRewind},
 		{"an event whose cause is lost is kept as such", testLostCause},
 		{"clocks that differ change nothing", testSkew},

@@ -27,6 +27,9 @@ func (d *Driver) consumerConfig(s events.Subscription) (jetstream.ConsumerConfig
 		DeliverPolicy: jetstream.DeliverAllPolicy, AckPolicy: jetstream.AckExplicitPolicy, ReplayPolicy: jetstream.ReplayInstantPolicy,
 		AckWait: s.AckWait, MaxDeliver: maxDeliver, MaxAckPending: max(s.MaxInFlight, 1),
 	}
+	if !s.StartAt.IsZero() {
+		c.DeliverPolicy, c.OptStartTime = jetstream.DeliverByStartTimePolicy, new(s.StartAt.UTC())
+	}
 	for _, f := range s.Filters {
 		subject, err := d.subject(f.Type, f.Partition)
 		if err != nil {
@@ -37,6 +40,12 @@ func (d *Driver) consumerConfig(s events.Subscription) (jetstream.ConsumerConfig
 	slices.Sort(c.FilterSubjects)
 	c.FilterSubjects = slices.Compact(c.FilterSubjects)
 	return c, errors.Join(errs...)
+}
+
+// begins reports whether a consumer gets all from some point on. Where that was is of its making
+// alone.
+func begins(c jetstream.ConsumerConfig) bool {
+	return c.DeliverPolicy == jetstream.DeliverAllPolicy || c.DeliverPolicy == jetstream.DeliverByStartTimePolicy
 }
 
 func filters(c jetstream.ConsumerConfig) []string {
@@ -93,7 +102,7 @@ func (d *Driver) consumerChange(is, want jetstream.ConsumerConfig) (changed jets
 	if differ("ack_policy", is.AckPolicy, want.AckPolicy) {
 		changed.AckPolicy = want.AckPolicy
 	}
-	if differ("deliver_policy", is.DeliverPolicy, want.DeliverPolicy) {
+	if !(begins(is) && begins(want)) && differ("deliver_policy", is.DeliverPolicy, want.DeliverPolicy) {
 		changed.DeliverPolicy = want.DeliverPolicy
 	}
 	if differ("ack_wait", is.AckWait, want.AckWait) {
