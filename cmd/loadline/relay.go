@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"go.opentelemetry.io/otel/metric"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/loadlinehq/loadline/outbox"
@@ -22,6 +23,8 @@ type relayCmd struct {
 	Retention time.Duration `default:"${retention}" env:"LOADLINE_RELAY_RETENTION" field:"RelayConfig.Retention" help:"How long the archive lasts from which republish publishes; negative, as in --retention=-1s: there is none."`
 	LeaseName string        `env:"LOADLINE_RELAY_LEASE_NAME" field:"RelayConfig.Name" placeholder:"NAME" help:"Who has the lease, as status shows it; the host and the process when left out."`
 	LeaseTTL  time.Duration `name:"lease-ttl" default:"${lease_ttl}" env:"LOADLINE_RELAY_LEASE_TTL" field:"RelayConfig.LeaseTTL" help:"After how long without a sign of life another relay takes over."`
+
+	Metrics string `env:"LOADLINE_RELAY_METRICS" placeholder:"ADDRESS" help:"Where to serve /metrics for Prometheus, and /healthz: 200 while this relay has the lease or stands by for it. Not at all when left out."`
 }
 
 // Help is shown below the flags.
@@ -39,20 +42,32 @@ func (c *relayCmd) Run(ctx context.Context, command *kong.Context) (err error) {
 		return err
 	}
 	log := logger(command, slog.LevelInfo)
+	var meters metric.MeterProvider // the global one, which keeps nothing
+	var m *monitor
+	if c.Metrics != "" {
+		if m, err = newMonitor(ctx, c.Metrics, log); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, m.close(ctx)) }()
+		meters = m.meters
+	}
 	if err := c.ready(ctx); err != nil {
 		return err
 	}
-	driver, err := c.driver(ctx, log, nil)
+	driver, err := c.driver(ctx, log, meters)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, driver.Close()) }()
 	relay, err := outbox.NewRelay(outbox.RelayConfig{
 		DSN: c.URL, Driver: driver, Hints: driver.Hints("outbox"), Source: c.Source, Shard: c.Shard, Batch: c.Batch, Poll: c.Poll,
-		OnPoison: outbox.Poison(c.OnPoison), Retention: c.Retention, Name: c.LeaseName, LeaseTTL: c.LeaseTTL, Logger: log,
+		OnPoison: outbox.Poison(c.OnPoison), Retention: c.Retention, Name: c.LeaseName, LeaseTTL: c.LeaseTTL, Logger: log, MeterProvider: meters,
 	})
 	if err != nil {
 		return err
+	}
+	if m != nil {
+		m.relay.Store(relay)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return driver.Run(ctx) })
