@@ -15,8 +15,10 @@ import (
 )
 
 type eventsCmd struct {
-	Relay     relayCmd     `cmd:"" help:"Publish what the outbox holds, until Ctrl-C: for applications that do not run the relay themselves."`
-	Republish republishCmd `cmd:"" help:"Publish again what was published before, from the archive: for a stream that is lost."`
+	Relay     relayCmd        `cmd:"" help:"Publish what the outbox holds, until Ctrl-C: for applications that do not run the relay themselves."`
+	Republish republishCmd    `cmd:"" help:"Publish again what was published before, from the archive: for a stream that is lost."`
+	Status    eventsStatusCmd `cmd:"" help:"Show what waits in the outbox, and who relays it."`
+	Rejected  rejectedCmd     `cmd:"" help:"See to the events that the broker never took. What handlers have failed at is not here: the broker has it, as dead letters."`
 }
 
 // meshFlags say where the events are, where they go, and how the streams are made there.

@@ -19,7 +19,7 @@ type republishCmd struct {
 	Since  string   `required:"" placeholder:"TIME" help:"From when on: 2026-11-24T14:00:00Z, or how long ago: 90m."`
 	Until  string   `placeholder:"TIME" help:"Before when; now when left out."`
 	Type   []string `placeholder:"TYPE" help:"Of these types alone."`
-	Key    []string `placeholder:"KEY" help:"Of these keys alone."`
+	Key    []string `sep:"none" placeholder:"KEY" help:"Of this key alone, or of several by several flags."`
 	Tenant string   `placeholder:"NAME" help:"Of this tenant alone."`
 	Rate   int      `default:"${rate}" field:"RepublishConfig.PerSecond" help:"Events per second, at most: their handlers have others to handle."`
 	DryRun bool     `help:"Count, and publish nothing; needs no broker."`
