@@ -247,6 +247,22 @@ func TestForbiddenImports(t *testing.T) {
 	}
 }
 
+// Packages use the API of OpenTelemetry; its SDK, and exporters, are for commands and
+// applications to choose.
+func TestExportersAreOfCommands(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		if slices.ContainsFunc([]string{"/cmd", "/examples", "/bench"}, func(folder string) bool { return below(p.ImportPath, module+folder) }) {
+			continue
+		}
+		for _, dep := range []string{"go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters", "github.com/prometheus"} {
+			if i := slices.IndexFunc(p.Deps, func(d string) bool { return below(d, dep) }); i >= 0 {
+				t.Errorf("%s links %s", p.ImportPath, p.Deps[i])
+			}
+		}
+	}
+}
+
 // below reports whether a package is another, or lies in a folder of it.
 func below(path, parent string) bool {
 	return path == parent || strings.HasPrefix(path, parent+"/")

@@ -21,6 +21,8 @@ type Relay struct {
 	gauges  *gauges
 	tracer  trace.Tracer
 	started atomic.Bool
+
+	standingBy atomic.Bool
 }
 
 // NewRelay checks the configuration. Run does the work.
@@ -114,6 +116,7 @@ func (r *Relay) connected(ctx context.Context) error {
 		return err
 	}
 	defer closeConn(ctx, conn)
+	defer r.standingBy.Store(false)
 	for {
 		// First, so that it is known how the outbox is while a predecessor does not end.
 		if err := r.look(ctx, conn); err != nil {
@@ -125,9 +128,11 @@ func (r *Relay) connected(ctx context.Context) error {
 		}
 		if l != nil {
 			r.c.Logger.InfoContext(ctx, "outbox: this relay has the lease", "shard", r.c.Shard, "epoch", l.epoch)
+			r.standingBy.Store(false)
 			s := &session{r: r, l: l}
 			return s.lead(ctx)
 		}
+		r.standingBy.Store(true)
 		sleep(ctx, r.c.Poll/2+rand.N(r.c.Poll)) // relays that stand by do not look all at once
 		if ctx.Err() != nil {
 			return nil

@@ -45,7 +45,7 @@ func TestExample(t *testing.T) {
 // A flag that overrides a key overrides one that there is, and is of its type.
 func TestFlagsHaveKeys(t *testing.T) {
 	t.Parallel()
-	parser, err := kong.New(new(cli))
+	parser, err := kong.New(new(cli), defaults())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,123 +5,89 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"time"
 
-	"github.com/alecthomas/kong"
-	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
+	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/metric"
 
+	"github.com/loadlinehq/loadline/events"
 	"github.com/loadlinehq/loadline/events/natsjs"
-	"github.com/loadlinehq/loadline/outbox"
 )
 
 type eventsCmd struct {
-	Relay     relayCmd     `cmd:"" help:"Publish what the outbox holds, until Ctrl-C: for applications that do not run the relay themselves."`
-	Republish republishCmd `cmd:"" help:"Publish again what was published before, from the archive: for a stream that is lost."`
+	Relay     relayCmd        `cmd:"" help:"Publish what the outbox holds, until Ctrl-C: for applications that do not run the relay themselves."`
+	Republish republishCmd    `cmd:"" help:"Publish again what was published before, from the archive: for a stream that is lost."`
+	Status    eventsStatusCmd `cmd:"" help:"Show what waits in the outbox, and who relays it."`
+	Rejected  rejectedCmd     `cmd:"" help:"See to the events that the broker never took. What handlers have failed at is not here: the broker has it, as dead letters."`
 }
 
-// meshFlags say where the outbox is, and where the broker.
+// meshFlags say where the events are, where they go, and how the streams are made there.
+// What makes a stream has all of them: by others it would be another stream.
 type meshFlags struct {
-	URL      string `env:"DATABASE_URL" placeholder:"URL" help:"The database with the outbox."`
-	NATS     string `name:"nats" env:"NATS_URL" placeholder:"URL" help:"The broker."`
-	MaxBytes int64  `default:"1073741824" help:"Of events on the broker's disk, where the stream is made."`
-	Source   string `default:"/" help:"Who writes the events, as CloudEvents has it."`
+	databaseFlag
+	brokerFlags
+	streamFlags
+
+	Source string        `default:"/" env:"LOADLINE_EVENTS_SOURCE" help:"Who writes the events, as CloudEvents has it."`
+	Wait   time.Duration `default:"30s" env:"LOADLINE_EVENTS_WAIT" help:"How long to wait, at the start, for a database or a broker that is away."`
 }
 
-func (f *meshFlags) open(ctx context.Context, log *slog.Logger) (*natsjs.Driver, error) {
-	var errs []error
-	if f.URL == "" {
-		errs = append(errs, errors.New("--url (variable DATABASE_URL) is not set: it is the connection string of the database with the outbox"))
-	}
+// brokerFlags lead to the broker.
+type brokerFlags struct {
+	NATS        string `name:"nats" env:"NATS_URL" placeholder:"URL" help:"The broker, or several of its servers with commas between them."`
+	Credentials string `name:"nats-credentials" env:"NATS_CREDENTIALS" type:"existingfile" placeholder:"FILE" help:"The broker's user: a file of credentials, as nsc makes it."`
+	CA          string `name:"nats-ca" env:"NATS_CA" type:"existingfile" placeholder:"FILE" help:"Who has signed the broker's certificate, in PEM; the system's authorities when left out."`
+}
+
+// streamFlags are the fields of natsjs.Config that say how streams are.
+type streamFlags struct {
+	Stream        string `group:"Streams:" default:"${stream}" env:"LOADLINE_EVENTS_STREAM" field:"Config.Stream" help:"Name of the stream of events."`
+	DeadLetters   string `group:"Streams:" default:"${dead_letters}" env:"LOADLINE_EVENTS_DEAD_LETTERS" field:"Config.DeadLetters" help:"Name of the stream of dead letters."`
+	Advisories    string `group:"Streams:" default:"${advisories}" env:"LOADLINE_EVENTS_ADVISORIES" field:"Config.Advisories" help:"Name of the stream of what the broker has given up."`
+	SubjectPrefix string `group:"Streams:" env:"LOADLINE_EVENTS_SUBJECT_PREFIX" placeholder:"PREFIX." field:"Config.SubjectPrefix" help:"Before each subject, with a dot at its end: for several environments on one broker."`
+
+	Replicas           int           `group:"Streams:" env:"LOADLINE_EVENTS_REPLICAS" placeholder:"N" field:"Config.Replicas" help:"Of each stream; 3 in a cluster and 1 on a single server when left out."`
+	MaxAge             time.Duration `group:"Streams:" default:"${max_age}" env:"LOADLINE_EVENTS_MAX_AGE" field:"Config.MaxAge" help:"How long events are kept, handled or not."`
+	MaxBytes           byteSize      `group:"Streams:" default:"${max_bytes}" env:"LOADLINE_EVENTS_MAX_BYTES" field:"Config.MaxBytes" help:"Of events, which the broker sets aside."`
+	MaxMessages        int64         `group:"Streams:" env:"LOADLINE_EVENTS_MAX_MESSAGES" placeholder:"N" field:"Config.MaxMessages" help:"Number of events that are kept; no bound when left out."`
+	DeadLetterMaxAge   time.Duration `group:"Streams:" default:"${dead_letter_max_age}" env:"LOADLINE_EVENTS_DEAD_LETTER_MAX_AGE" field:"Config.DeadLetterMaxAge" help:"How long dead letters are kept."`
+	DeadLetterMaxBytes byteSize      `group:"Streams:" default:"${dead_letter_max_bytes}" env:"LOADLINE_EVENTS_DEAD_LETTER_MAX_BYTES" field:"Config.DeadLetterMaxBytes" help:"Of dead letters, which the broker sets aside."`
+	Duplicates         time.Duration `group:"Streams:" env:"LOADLINE_EVENTS_DUPLICATES" placeholder:"DURATION" field:"Config.Duplicates" help:"How long the broker knows what it has stored; ${duplicates} when left out, or --max-age if that is less."`
+	AtomicBatches      bool          `group:"Streams:" env:"LOADLINE_EVENTS_ATOMIC_BATCHES" field:"Config.AtomicBatches" help:"Store a batch with one write to the disk: much faster where the broker has sync_interval: always, and slower elsewhere."`
+	UpdateOnDrift      bool          `group:"Streams:" env:"LOADLINE_EVENTS_UPDATE_ON_DRIFT" field:"Config.Update" help:"Change streams that are there and are otherwise than these flags say."`
+}
+
+// missing reports what is not set.
+func (f *meshFlags) missing() error {
+	err := f.databaseFlag.missing()
 	if f.NATS == "" {
-		errs = append(errs, errors.New("--nats (variable NATS_URL) is not set: it is the broker's, such as nats://127.0.0.1:4222"))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	return natsjs.Open(ctx, natsjs.Config{URL: f.NATS, MaxBytes: f.MaxBytes, DeadLetterMaxBytes: max(f.MaxBytes/5, 1<<20), Logger: log})
-}
-
-type relayCmd struct {
-	meshFlags
-	Shard int `help:"Which share of the events, where there are several."`
-}
-
-// Run relays until ctx is done.
-func (c *relayCmd) Run(ctx context.Context) (err error) {
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	driver, err := c.open(ctx, log)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, driver.Close()) }()
-	relay, err := outbox.NewRelay(outbox.RelayConfig{DSN: c.URL, Driver: driver, Hints: driver.Hints("outbox"), Source: c.Source, Shard: c.Shard, Logger: log})
-	if err != nil {
-		return err
-	}
-	var g errgroup.Group
-	g.Go(func() error { return driver.Run(ctx) })
-	g.Go(func() error { return relay.Run(ctx) })
-	return g.Wait()
-}
-
-type republishCmd struct {
-	meshFlags
-	Since  string   `required:"" placeholder:"TIME" help:"From when on: 2026-11-24T14:00:00Z, or how long ago: 90m."`
-	Until  string   `placeholder:"TIME" help:"Before when; now when left out."`
-	Type   []string `placeholder:"TYPE" help:"Of these types alone."`
-	Key    []string `placeholder:"KEY" help:"Of these keys alone."`
-	Tenant string   `placeholder:"NAME" help:"Of this tenant alone."`
-	Rate   int      `default:"500" help:"Events per second, at most: their handlers have others to handle."`
-	DryRun bool     `help:"Count, and publish nothing."`
-}
-
-// Run publishes again, and says how far it has come.
-func (c *republishCmd) Run(ctx context.Context, command *kong.Context) (err error) {
-	now := time.Now()
-	since, err1 := moment(c.Since, now)
-	until, err2 := now, error(nil)
-	if c.Until != "" {
-		until, err2 = moment(c.Until, now)
-	}
-	if err := errors.Join(err1, err2); err != nil {
-		return err
-	}
-	driver, err := c.open(ctx, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, driver.Close()) }()
-	conn, err := pgx.Connect(ctx, c.URL)
-	if err != nil {
-		return fmt.Errorf("database: %w", err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	told := time.Now()
-	done, err := outbox.Republish(ctx, conn, driver, since, until, outbox.Filter{Types: c.Type, Keys: c.Key, Tenant: c.Tenant}, outbox.RepublishConfig{
-		Source: c.Source, PerSecond: c.Rate, DryRun: c.DryRun,
-		Progress: func(r outbox.Republished) {
-			if time.Since(told) > time.Second {
-				told = time.Now()
-				fmt.Fprintf(command.Stderr, "%d published, up to %s\n", r.Published, r.Until.Format(time.RFC3339))
-			}
-		},
-	})
-	fmt.Fprintf(command.Stdout, "found %d, published %d, rejected %d\n", done.Found, done.Published, done.Rejected)
-	if err != nil && !done.Until.IsZero() {
-		err = fmt.Errorf("%w; go on with --since %s", err, done.Until.Format(time.RFC3339Nano))
+		err = errors.Join(err, errors.New("--nats (variable NATS_URL) is not set: it is the broker, such as nats://127.0.0.1:4222"))
 	}
 	return err
 }
 
-// moment is a time, or how long ago it was.
-func moment(text string, now time.Time) (time.Time, error) {
-	if ago, err := time.ParseDuration(text); err == nil && ago > 0 {
-		return now.Add(-ago), nil
+// driver connects to the broker, and makes the streams or checks them.
+func (f *meshFlags) driver(ctx context.Context, log *slog.Logger, meters metric.MeterProvider) (*natsjs.Driver, error) {
+	c := natsjs.Config{
+		URL: f.NATS, Stream: f.Stream, DeadLetters: f.DeadLetters, Advisories: f.Advisories, SubjectPrefix: f.SubjectPrefix,
+		Replicas: f.Replicas, MaxAge: f.MaxAge, MaxBytes: int64(f.MaxBytes), MaxMessages: f.MaxMessages,
+		DeadLetterMaxAge: f.DeadLetterMaxAge, DeadLetterMaxBytes: int64(f.DeadLetterMaxBytes), Duplicates: f.Duplicates,
+		AtomicBatches: f.AtomicBatches, Update: f.UpdateOnDrift, Logger: log, MeterProvider: meters,
 	}
-	if at, err := time.Parse(time.RFC3339, text); err == nil {
-		return at, nil
+	if f.Credentials != "" {
+		c.Options = append(c.Options, nats.UserCredentials(f.Credentials))
 	}
-	return time.Time{}, fmt.Errorf("%q is no time: it is like 2026-11-24T14:00:00Z, or like 90m for how long ago", text)
+	if f.CA != "" {
+		c.Options = append(c.Options, nats.RootCAs(f.CA))
+	}
+	within, cancel := context.WithTimeout(ctx, f.Wait)
+	defer cancel()
+	driver, err := natsjs.Open(within, c)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case errors.Is(err, events.ErrUnavailable):
+		return nil, fmt.Errorf("the broker was away for %v; is it running, with JetStream, and is it where --nats (variable NATS_URL) says: %w", f.Wait, err)
+	}
+	return driver, err
 }

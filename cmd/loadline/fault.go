@@ -7,11 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"net/url"
 	"os"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -229,7 +227,7 @@ func printJSON(value any) error {
 	return encoder.Encode(value)
 }
 
-// byteRate is a number of bytes with a unit of 1000 or, with an i, 1024.
+// byteRate is a number of bytes per second, as parseBytes reads it.
 type byteRate int64
 
 // Decode is called by kong.
@@ -238,14 +236,10 @@ func (r *byteRate) Decode(ctx *kong.DecodeContext) error {
 	if err := ctx.Scan.PopValueInto("bytes", &text); err != nil {
 		return err
 	}
-	number := strings.TrimRight(strings.TrimSuffix(text, "/s"), "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-	unit, ok := map[string]float64{
-		"": 1, "b": 1, "k": 1e3, "kb": 1e3, "kib": 1 << 10, "m": 1e6, "mb": 1e6, "mib": 1 << 20, "g": 1e9, "gb": 1e9, "gib": 1 << 30,
-	}[strings.ToLower(strings.TrimSuffix(text, "/s")[len(number):])]
-	value, err := strconv.ParseFloat(number, 64)
-	if err != nil || !ok || !(value*unit >= 1 && value*unit < math.MaxInt64) {
+	n, ok := parseBytes(strings.TrimSuffix(text, "/s"))
+	if !ok {
 		return fmt.Errorf("%q is not a number of bytes per second such as 64kB or 1MB", text)
 	}
-	*r = byteRate(value * unit)
+	*r = byteRate(n)
 	return nil
 }

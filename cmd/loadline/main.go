@@ -56,6 +56,7 @@ func run() int {
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.ValueFormatter(helpWithKeys),
+		defaults(),
 	)
 	parsed, err := parser.Parse(os.Args[1:])
 	if err != nil {
@@ -66,12 +67,12 @@ func run() int {
 	defer signals.stop()
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	parsed.Bind(signals)
-	if err = configure(parsed, c.File); err == nil {
+	if err = errors.Join(configure(parsed, c.File), refuseZeros(parsed)); err == nil {
 		err = parsed.Run()
 	}
 	code, quiet := exitCode(err)
 	if !quiet {
-		fmt.Fprintln(os.Stderr, "loadline:", err)
+		fmt.Fprintln(os.Stderr, "loadline:", flagNamesOf(parsed).replace(err.Error()))
 	}
 	return code
 }

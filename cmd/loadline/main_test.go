@@ -76,12 +76,12 @@ func result(t *testing.T, args ...string) (string, error) {
 	return string(out), err
 }
 
-// running is a loadline up that was started.
+// running is a command that was started.
 type running struct {
 	t     *testing.T
 	cmd   *exec.Cmd
 	out   *output
-	ready string        // path of the ready file
+	ready string        // path of up's ready file
 	done  chan struct{} // closed when it has ended
 }
 
@@ -103,11 +103,10 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-func up(t *testing.T, dir string, args ...string) *running {
+// start starts the command; it ends with the test.
+func start(t *testing.T, cmd *exec.Cmd) *running {
 	t.Helper()
-	r := &running{t: t, out: &output{}, ready: filepath.Join(t.TempDir(), "ready.json"), done: make(chan struct{})}
-	args = append([]string{"up", "--data", dir, "--port-base", "0", "--ready-file", r.ready}, args...)
-	r.cmd = loadline(context.Background(), args...)
+	r := &running{t: t, cmd: cmd, out: &output{}, done: make(chan struct{})}
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 	r.cmd.WaitDelay = time.Second // a child that outlives it must not hold the test
 	if err := r.cmd.Start(); err != nil {
@@ -123,15 +122,29 @@ func up(t *testing.T, dir string, args ...string) *running {
 		case <-r.done:
 		case <-time.After(30 * time.Second):
 			_ = r.cmd.Process.Kill()
-			t.Errorf("up did not end; it printed:\n%s", r.out)
+			t.Errorf("%s did not end; it printed:\n%s", r, r.out)
 		}
 		if t.Failed() {
-			t.Logf("up printed:\n%s", r.out)
+			t.Logf("%s printed:\n%s", r, r.out)
 		}
+	})
+	return r
+}
+
+// String is the command's name.
+func (r *running) String() string { return "loadline " + r.cmd.Args[1] }
+
+func up(t *testing.T, dir string, args ...string) *running {
+	t.Helper()
+	t.Cleanup(func() { // when it has ended
 		if out, err := result(t, "down", "--wipe", "--data", dir); err != nil {
 			t.Errorf("down --wipe: %v\n%s", err, out)
 		}
 	})
+	ready := filepath.Join(t.TempDir(), "ready.json")
+	args = append([]string{"up", "--data", dir, "--port-base", "0", "--ready-file", ready}, args...)
+	r := start(t, loadline(context.Background(), args...))
+	r.ready = ready
 	return r
 }
 
@@ -161,13 +174,13 @@ func (r *running) eventually(limit time.Duration, what string, holds func() bool
 		select {
 		case <-r.done:
 			if !holds() {
-				r.t.Fatalf("up ended (%v) before: %s; it printed:\n%s", r.cmd.ProcessState, what, r.out)
+				r.t.Fatalf("%s ended (%v) before: %s; it printed:\n%s", r, r.cmd.ProcessState, what, r.out)
 			}
 			return
 		default:
 		}
 		if time.Now().After(end) {
-			r.t.Fatalf("not within %s: %s; up printed:\n%s", limit, what, r.out)
+			r.t.Fatalf("not within %s: %s; %s printed:\n%s", limit, what, r, r.out)
 		}
 	}
 }
@@ -177,7 +190,7 @@ func (r *running) waitEnd(limit time.Duration) int {
 	select {
 	case <-r.done:
 	case <-time.After(limit):
-		r.t.Fatalf("up did not end within %s; it printed:\n%s", limit, r.out)
+		r.t.Fatalf("%s did not end within %s; it printed:\n%s", r, limit, r.out)
 	}
 	return r.cmd.ProcessState.ExitCode()
 }

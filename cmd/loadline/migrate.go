@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/alecthomas/kong"
@@ -18,8 +17,8 @@ func migrations() []migrate.Set {
 }
 
 type migrateCmd struct {
-	URL   string `env:"DATABASE_URL" placeholder:"URL" help:"The primary's connection string."`
-	Print bool   `help:"Print the SQL, for another tool, and change nothing."`
+	databaseFlag
+	Print bool `help:"Print the SQL, for another tool, and change nothing."`
 }
 
 // Run applies what the database does not have yet.
@@ -27,8 +26,16 @@ func (c *migrateCmd) Run(ctx context.Context, command *kong.Context) error {
 	if c.Print {
 		return migrate.Print(command.Stdout, migrations()...)
 	}
-	if c.URL == "" {
-		return errors.New("--url (variable DATABASE_URL) is not set: it is the primary's connection string, such as postgres://user@127.0.0.1:5432/app; --print shows the SQL")
+	if err := c.missing(); err != nil {
+		return fmt.Errorf("%w; --print shows the SQL", err)
+	}
+	// Who waits for another that migrates may wait for long, and not for a database that is away.
+	conn, err := c.connect(ctx, databaseWait)
+	if err != nil {
+		return err
+	}
+	if err := conn.Close(ctx); err != nil {
+		return err
 	}
 	applied, err := migrate.Up(ctx, c.URL, migrations()...)
 	for _, name := range applied {

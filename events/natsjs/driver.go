@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -39,6 +40,7 @@ type Driver struct {
 	events string // of each subject of events, what comes first; with a dot
 	dead   string // likewise of dead letters
 	drift  []Drift
+	failed atomic.Pointer[error] // why the last attempt to connect has
 
 	publisher *publisher
 	metrics   metrics
@@ -68,7 +70,7 @@ func Open(ctx context.Context, c Config) (*Driver, error) {
 		return nil, err
 	}
 	if d.conn == nil {
-		if d.conn, err = connect(c); err != nil {
+		if d.conn, err = d.connect(); err != nil {
 			return nil, fmt.Errorf("natsjs: connect: %w", err)
 		}
 	}
@@ -91,7 +93,7 @@ func (d *Driver) open(ctx context.Context) error {
 	for d.conn.Status() != nats.CONNECTED {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("natsjs: %w: no server answers: %w", events.ErrUnavailable, errors.Join(ctx.Err(), d.conn.LastError()))
+			return fmt.Errorf("natsjs: %w: no server answers: %w", events.ErrUnavailable, errors.Join(ctx.Err(), d.whyAway()))
 		case <-time.After(10 * time.Millisecond):
 		}
 		if d.conn.IsClosed() {
@@ -106,7 +108,19 @@ func (d *Driver) open(ctx context.Context) error {
 	return d.prepareStreams(ctx)
 }
 
-func connect(c Config) (*nats.Conn, error) {
+// whyAway is what a server has refused, or else why none was reached.
+func (d *Driver) whyAway() error {
+	if err := d.conn.LastError(); err != nil {
+		return err
+	}
+	if err := d.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+func (d *Driver) connect() (*nats.Conn, error) {
+	c := d.c
 	options := append([]nats.Option{
 		nats.Name(c.Name),
 		nats.RetryOnFailedConnect(true),
@@ -118,6 +132,7 @@ func connect(c Config) (*nats.Conn, error) {
 		nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2),
 		nats.FlusherTimeout(writeLimit),
 		nats.DrainTimeout(closeLimit),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { d.failed.Store(&err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
 			if s != nil {
 				c.Logger.Warn("natsjs: an error of a subscription", "subject", s.Subject, "error", err)
