@@ -33,6 +33,10 @@ var reasonNames = [reasons]string{
 
 const scope = "github.com/loadlinehq/loadline/db"
 
+// boundaries are those that the semantic conventions have for durations in seconds, from 1 ms on; the SDK's
+// own are for milliseconds. Views of the application may replace them.
+var boundaries = []float64{.001, .0025, .005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 10, 30, 60, 300}
+
 // observe registers the metrics. Those of connections have the names of OpenTelemetry's
 // semantic conventions, with the server's host:port as the pool's name:
 //
@@ -50,7 +54,7 @@ func (r *Router) observe() error {
 	most, err2 := dbconv.NewClientConnectionMaxObservable(meter)
 	pending, err3 := dbconv.NewClientConnectionPendingRequestsObservable(meter)
 	timeouts, err4 := dbconv.NewClientConnectionTimeoutsObservable(meter)
-	wait, err5 := dbconv.NewClientConnectionWaitTime(meter)
+	wait, err5 := dbconv.NewClientConnectionWaitTime(meter, metric.WithExplicitBucketBoundaries(boundaries...))
 	choices, err6 := meter.Int64ObservableCounter("loadline.db.choices", metric.WithUnit("{call}"), metric.WithDescription("Why calls have come to a server."))
 	lag, err7 := meter.Float64ObservableGauge("loadline.db.replica.lag", metric.WithUnit("s"), metric.WithDescription("How long ago the primary was where the replica is."))
 	lost, err8 := meter.Int64ObservableCounter("loadline.db.lost_writes", metric.WithUnit("{write}"), metric.WithDescription("Acknowledged writes that failovers have lost."))

@@ -11,6 +11,10 @@ import (
 
 const scope = "github.com/loadlinehq/loadline/events"
 
+// boundaries are those that the semantic conventions have for durations in seconds, from 1 ms on; the SDK's
+// own are for milliseconds. Views of the application may replace them.
+var boundaries = []float64{.001, .0025, .005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 10, 30, 60, 300}
+
 const (
 	outcomeDone    = "done"
 	outcomeRetried = "retried"
@@ -32,8 +36,8 @@ type metrics struct {
 func newMetrics(provider metric.MeterProvider, group string) (metrics, error) {
 	meter := provider.Meter(scope)
 	count, err1 := meter.Int64Counter("loadline.events.handled", metric.WithUnit("{event}"), metric.WithDescription("Deliveries that were handled, by what became of them."))
-	duration, err2 := meter.Float64Histogram("loadline.events.duration", metric.WithUnit("s"), metric.WithDescription("How long handling took."))
-	age, err3 := meter.Float64Histogram("loadline.events.age", metric.WithUnit("s"), metric.WithDescription("From the event to the end of its handling."))
+	duration, err2 := meter.Float64Histogram("loadline.events.duration", metric.WithUnit("s"), metric.WithDescription("How long handling took."), metric.WithExplicitBucketBoundaries(boundaries...))
+	age, err3 := meter.Float64Histogram("loadline.events.age", metric.WithUnit("s"), metric.WithDescription("From the event to the end of its handling."), metric.WithExplicitBucketBoundaries(boundaries...))
 	return metrics{attribute.String("group", group), count, duration, age}, errors.Join(err1, err2, err3)
 }
 

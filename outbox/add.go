@@ -57,7 +57,7 @@ func (o *Outbox) Add(ctx context.Context, tx Tx, messages ...events.Message) err
 		return err
 	}
 	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
-		return fmt.Errorf("outbox: add: %w", err)
+		return fmt.Errorf("outbox: add: %w", missing(err))
 	}
 	return nil
 }

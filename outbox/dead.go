@@ -71,7 +71,7 @@ func ReadDead(ctx context.Context, db DB, f DeadFilter, after int64, limit int) 
 	rows, _ := db.Query(ctx, deadSQL, after, f.Types, f.Keys, f.Tenant, f.Reason, limit) // its error is Collect's
 	dead, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Dead])
 	if err != nil {
-		return nil, fmt.Errorf("outbox: dead events: %w", err)
+		return nil, fmt.Errorf("outbox: dead events: %w", missing(err))
 	}
 	return dead, nil
 }
@@ -112,7 +112,7 @@ func undead(ctx context.Context, db DB, sql string, ids []string) error {
 	}
 	var n int
 	if err := db.QueryRow(ctx, sql, parsed).Scan(&n); err != nil {
-		return fmt.Errorf("outbox: dead events: %w", err)
+		return fmt.Errorf("outbox: dead events: %w", missing(err))
 	}
 	if n != len(parsed) {
 		return &NotDeadError{Asked: len(parsed), Done: n}

@@ -53,7 +53,7 @@ func (o *Outbox) AddInvalidation(ctx context.Context, tx Tx, records ...[]byte) 
 		return err
 	}
 	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
-		return fmt.Errorf("outbox: add invalidation: %w", err)
+		return fmt.Errorf("outbox: add invalidation: %w", missing(err))
 	}
 	return nil
 }

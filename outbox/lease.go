@@ -89,7 +89,7 @@ func (r *Relay) acquire(ctx context.Context, conn *pgx.Conn) (*lease, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("outbox: lease: %w", err)
+		return nil, fmt.Errorf("outbox: lease: %w", missing(err))
 	}
 	if alive && !stale {
 		return nil, nil
@@ -101,7 +101,7 @@ func (r *Relay) acquire(ctx context.Context, conn *pgx.Conn) (*lease, error) {
 		}
 		old := epoch
 		if err := look(); err != nil {
-			return nil, fmt.Errorf("outbox: lease: %w", err)
+			return nil, fmt.Errorf("outbox: lease: %w", missing(err))
 		}
 		if alive && epoch == old {
 			return nil, fmt.Errorf("outbox: the backend %d of the relay before does not end within %v", pid, leaseCheck)
@@ -116,7 +116,7 @@ func (r *Relay) acquire(ctx context.Context, conn *pgx.Conn) (*lease, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("outbox: lease: %w", err)
+		return nil, fmt.Errorf("outbox: lease: %w", missing(err))
 	}
 	if l.place, err = placeOf(ctx, conn); err != nil {
 		return nil, err

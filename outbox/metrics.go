@@ -12,6 +12,10 @@ import (
 
 const scope = "github.com/loadlinehq/loadline/outbox"
 
+// boundaries are those that the semantic conventions have for durations in seconds, from 1 ms on; the SDK's
+// own are for milliseconds. Views of the application may replace them.
+var boundaries = []float64{.001, .0025, .005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 10, 30, 60, 300}
+
 // pauseReason is why a relay waits.
 type pauseReason string
 
@@ -52,7 +56,7 @@ func newMetrics(c RelayConfig) (*metrics, error) {
 	m.failed, errs[1] = m.meter.Int64Counter("loadline.outbox.failed", metric.WithUnit("{attempt}"), metric.WithDescription("Attempts that the broker, or the encoder, has refused."))
 	m.dead, errs[2] = m.meter.Int64Counter("loadline.outbox.dead", metric.WithUnit("{event}"), metric.WithDescription("Events that have gone to outbox_dead."))
 	m.applied, errs[3] = m.meter.Int64Counter("loadline.outbox.invalidations", metric.WithUnit("{record}"), metric.WithDescription("Invalidations that the cache has taken."))
-	m.publish, errs[4] = m.meter.Float64Histogram("loadline.outbox.publish", metric.WithUnit("s"), metric.WithDescription("How long calls of the driver took."))
+	m.publish, errs[4] = m.meter.Float64Histogram("loadline.outbox.publish", metric.WithUnit("s"), metric.WithDescription("How long calls of the driver took."), metric.WithExplicitBucketBoundaries(boundaries...))
 	return m, errors.Join(errs[:]...)
 }
 

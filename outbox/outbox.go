@@ -172,7 +172,7 @@ func (o *Outbox) admit(ctx context.Context, tx Tx, b *pgx.Batch) error {
 	var alone pgx.Batch // is it still?
 	alone.Queue(sizeSQL).QueryRow(o.looked)
 	if err := tx.SendBatch(ctx, &alone).Close(); err != nil {
-		return fmt.Errorf("outbox: size: %w", err)
+		return fmt.Errorf("outbox: size: %w", missing(err))
 	}
 	_, err = o.state()
 	return err

@@ -99,3 +99,19 @@ func TestDatabaseRestarts(t *testing.T) {
 	}
 	t.Logf("%d committed, %d publications", len(committed), len(b.all()))
 }
+
+// Who has not migrated is told so, by whatever he calls first.
+func TestMissingTables(t *testing.T) {
+	t.Parallel()
+	db := open(t).Pool
+	if _, err := db.Exec(t.Context(), "drop schema loadline cascade"); err != nil {
+		t.Fatal(err)
+	}
+	m := event(t, "a", 1)
+	_, stats := outbox.ReadStats(t.Context(), db)
+	for what, err := range map[string]error{"Add": outbox.Add(t.Context(), db, m), "AddInvalidation": outbox.AddInvalidation(t.Context(), db, []byte("a")), "ReadStats": stats} {
+		if err == nil || !strings.Contains(err.Error(), "loadline migrate") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}

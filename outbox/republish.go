@@ -128,10 +128,10 @@ type republishing struct {
 func (r *republishing) read(ctx context.Context, at time.Time, seq int64, until time.Time, f Filter) (entries []entry, sent time.Time, err error) {
 	rows, err := r.db.Query(ctx, archiveSQL, at, seq, until, f.Types, f.Keys, f.Tenant, r.c.Batch)
 	if err != nil {
-		return nil, sent, fmt.Errorf("outbox: read the archive: %w", err)
+		return nil, sent, fmt.Errorf("outbox: read the archive: %w", missing(err))
 	}
 	if entries, err = readEntries(rows, &sent); err != nil {
-		return nil, sent, fmt.Errorf("outbox: read the archive: %w", err)
+		return nil, sent, fmt.Errorf("outbox: read the archive: %w", missing(err))
 	}
 	return entries, sent, nil
 }

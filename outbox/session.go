@@ -132,7 +132,7 @@ func (s *session) send(ctx context.Context, b *pgx.Batch) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.r.c.StatementTimeout+time.Second)
 	defer cancel()
 	if err := s.l.conn.SendBatch(ctx, b).Close(); err != nil {
-		return fmt.Errorf("outbox: relay: %w", err)
+		return fmt.Errorf("outbox: relay: %w", missing(err))
 	}
 	return nil
 }

@@ -55,7 +55,7 @@ func ReadStats(ctx context.Context, db DB) (Stats, error) {
 	var s Stats
 	err := s.scan(db.QueryRow(ctx, statsSQL))
 	if err != nil {
-		return Stats{}, fmt.Errorf("outbox: stats: %w", err)
+		return Stats{}, fmt.Errorf("outbox: stats: %w", missing(err))
 	}
 	rows, _ := db.Query(ctx, relaysSQL)
 	s.Relays, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r RelayStats, err error) {
@@ -66,7 +66,7 @@ func ReadStats(ctx context.Context, db DB) (Stats, error) {
 		return r, err
 	})
 	if err != nil {
-		return Stats{}, fmt.Errorf("outbox: stats: %w", err)
+		return Stats{}, fmt.Errorf("outbox: stats: %w", missing(err))
 	}
 	return s, nil
 }

@@ -20,12 +20,6 @@ import (
 	"github.com/loadlinehq/loadline/outbox"
 )
 
-// inSeconds has buckets for times in seconds, which ours are: the SDK's own are for
-// milliseconds, and have all below 5 s in one. These are the convention's for messaging.
-var inSeconds = metric.NewView(metric.Instrument{Name: "*", Kind: metric.InstrumentKindHistogram, Unit: "s"}, metric.Stream{
-	Aggregation: metric.AggregationExplicitBucketHistogram{Boundaries: []float64{.005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10}},
-})
-
 // monitor serves the metrics and the health of a relay's process.
 type monitor struct {
 	meters  *metric.MeterProvider
@@ -43,7 +37,7 @@ func newMonitor(ctx context.Context, addr string, log *slog.Logger) (*monitor, e
 	if err != nil {
 		return nil, fmt.Errorf("--metrics: %w", err)
 	}
-	m := &monitor{meters: metric.NewMeterProvider(metric.WithReader(reader), metric.WithView(inSeconds))}
+	m := &monitor{meters: metric.NewMeterProvider(metric.WithReader(reader))}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("--metrics is where to listen, as in 127.0.0.1:9464 or :9464: %w", errors.Join(err, m.meters.Shutdown(ctx)))
