@@ -182,6 +182,27 @@ func TestFailover(t *testing.T) {
 
 const settle = 2 * time.Second
 
+func broker(ctx context.Context, nats string) (*natsjs.Driver, error) {
+	return natsjs.Open(ctx, natsjs.Config{URL: nats, MaxBytes: 64 << 20, DeadLetterMaxBytes: 16 << 20, Logger: quiet})
+}
+
+func relay(ctx context.Context, url, nats string) {
+	again(ctx, func(ctx context.Context) error {
+		driver, err := broker(ctx, nats)
+		if err != nil {
+			return err
+		}
+		defer driver.Close()
+		r, err := outbox.NewRelay(outbox.RelayConfig{
+			DSN: url, Driver: driver, Logger: quiet, Poll: 50 * time.Millisecond, PublishTimeout: time.Second, StatementTimeout: 2 * time.Second, LeaseTTL: 3 * time.Second,
+		})
+		if err != nil {
+			return err
+		}
+		return r.Run(ctx)
+	})
+}
+
 // groupMember handles events through the router.
 func groupMember(ctx context.Context, router *db.Router, nats, group string, follow bool, handling *gate) {
 	again(ctx, func(ctx context.Context) error {

@@ -20,15 +20,16 @@ import (
 )
 
 // Faults drawn over all kinds and services are applied to the running application
-// under load, several at a time, and undone. Afterwards it keeps its contract, and
-// nothing has leaked. It is ten faults, and with LOADLINE_SLOW a hundred, in which
+// under load, several at a time, and undone. Afterwards it keeps its contract, each has been
+// told once of what concerns him and is in the database, and nothing has leaked. It is ten faults, and with LOADLINE_SLOW a hundred, in which
 // every kind comes at least five times.
 func TestFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts servers; skipped by -short")
 	}
 	count, each := 10, 0
-	if os.Getenv("LOADLINE_SLOW") != "" {
+	slow := os.Getenv("LOADLINE_SLOW") != ""
+	if slow {
 		count, each = 100, 5
 	}
 	seed := uint64(time.Now().UnixNano())
@@ -44,13 +45,16 @@ func TestFaults(t *testing.T) {
 	before := held(t)
 	s := openStack(t, programs)
 	secret := startConduit(t, s, programs)
+	url := fmt.Sprintf("http://127.0.0.1:%d", s.Ports().App())
+	cast := newCast(t, url)
 	started := heldWithoutApp(t, s)
 
 	startsWithout(t, s, "redis", "nats")
 
-	stopLoad := startLoad(t, fmt.Sprintf("http://127.0.0.1:%d", s.Ports().App()))
+	stopLoad := startLoad(t, url, cast)
 	d := &drawing{t: t, stack: s, random: rand.New(rand.NewPCG(seed, 1)), applied: make(map[stack.FaultKind]int)}
 	d.run(count, each)
+	ended := time.Now()
 	report := stopLoad()
 	step := report.Steps[0]
 	t.Logf("applied and undone: %v; of %d arrivals under load %d ended well, %d failed", d.applied, step.Sent, step.Good, step.Failed)
@@ -70,6 +74,7 @@ func TestFaults(t *testing.T) {
 		}
 	}
 	t.Run("contract", func(t *testing.T) { contract.Run(t, target) })
+	cast.mustBeTold(t, s.DatabaseURL(), ended, slow)
 	killApp(t, s)
 	started.mustHold(t, "after the faults, without the application,")
 	s.Close(t.Context())

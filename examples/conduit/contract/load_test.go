@@ -17,9 +17,9 @@ import (
 // loadRate is low: it is there to have connections in every state, and not to measure.
 const loadRate = 40
 
-// startLoad lets users arrive who read, and now and then publish and comment, until it
-// is stopped.
-func startLoad(t *testing.T, url string) (stop func() *load.Report) {
+// startLoad lets users arrive who read, and now and then publish, as the cast does that also
+// comments and favourites, until it is stopped.
+func startLoad(t *testing.T, url string, cast *cast) (stop func() *load.Report) {
 	t.Helper()
 	type result struct {
 		report *load.Report
@@ -30,7 +30,7 @@ func startLoad(t *testing.T, url string) (stop func() *load.Report) {
 	go func() {
 		report, err := load.Run(ctx, load.Config{
 			Target: url, Users: 20, Timeout: 2 * time.Second, WarmPath: "/api/tags",
-			Journeys: []load.Weighted{{Name: "read", Weight: 4, Run: readArticles}, {Name: "write", Run: publish}},
+			Journeys: []load.Weighted{{Name: "read", Weight: 4, Run: readArticles}, {Name: "write", Run: publish}, {Name: "tell", Weight: 2, Run: cast.act}},
 			Steps:    []load.Step{{Rate: loadRate, Duration: 20 * time.Minute}},
 		})
 		ended <- result{report, err}
