@@ -50,6 +50,7 @@ func Run(t *testing.T, open func(t *testing.T) Broker) {
 		{"others can read it as a CloudEvent", testCloudEvents},
 		{"a new group begins where it is told to", testStart},
 		{"what was settled comes again after a rewind", testRewind},
+		{"a group is rewound to its beginning at most", testRewindToStart},
 		{"an event whose cause is lost is kept as such", testLostCause},
 		{"clocks that differ change nothing", testSkew},
 	})
