@@ -101,6 +101,7 @@ stack:
   replicas: 3                                   # loadline.yaml:5
   instances: 2                                  # default
   restart: false                                # default
+  syncNATS: false                               # default
   logMaxBytes: 10485760                         # default
   setup: "PGPASSWORD=[redacted] ./app migrate"  # loadline.yaml:7
   command: [./app, serve]                       # loadline.yaml:6

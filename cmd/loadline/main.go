@@ -27,8 +27,7 @@ type cli struct {
 	Events  eventsCmd  `cmd:"" help:"Relay events from the outbox to the broker, and drive them again."`
 	Migrate migrateCmd `cmd:"" help:"Make the tables of the packages that need some, in the schema loadline."`
 
-	NATSServer natsServerCmd `cmd:"" name:"nats-server" hidden:""`
-	TestStack  testStackCmd  `cmd:"" name:"test-stack" hidden:""`
+	TestStack testStackCmd `cmd:"" name:"test-stack" hidden:""`
 
 	configFlag
 }
@@ -49,6 +48,9 @@ func (f dataFlag) hint() string {
 func main() { os.Exit(run()) }
 
 func run() int {
+	if stack.ServeNATS() { // the child process of up
+		return 0
+	}
 	var c cli
 	parser := kong.Must(&c,
 		kong.Name("loadline"),

@@ -30,6 +30,7 @@ type stackSettings struct {
 	Replicas  int      `yaml:"replicas" env:"LOADLINE_REPLICAS"`
 	Instances int      `yaml:"instances" env:"LOADLINE_INSTANCES"`
 	Restart   bool     `yaml:"restart" env:"LOADLINE_RESTART"`
+	SyncNATS  bool     `yaml:"syncNATS" env:"LOADLINE_SYNC_NATS"`
 	LogMax    int64    `yaml:"logMaxBytes" env:"LOADLINE_LOG_MAX_BYTES"`
 	Setup     string   `yaml:"setup"`
 	Command   []string `yaml:"command"`

@@ -31,6 +31,7 @@ type upCmd struct {
 	Instances int      `help:"Number of instances of the application." config:"stack.instances"`
 	ReadyFile string   `help:"Write addresses and processes to this file, as JSON, when all is up." placeholder:"FILE"`
 	Restart   bool     `help:"Start a process again that dies; otherwise its death is reported." config:"stack.restart"`
+	SyncNATS  bool     `name:"sync-nats" help:"Have NATS write each message to the disk before it is acknowledged." config:"stack.syncNATS"`
 	LogMax    int64    `name:"log-max-bytes" help:"Size at which a log is cut; three older ones are kept." config:"stack.logMaxBytes" placeholder:"BYTES"`
 	Setup     string   `help:"Shell command that prepares the database, run once before the first instance." placeholder:"COMMAND"`
 	Command   []string `arg:"" optional:"" passthrough:"" help:"Application to run, after --: each instance has its own PORT, and DATABASE_URL, DATABASE_REPLICA_URLS, DB_PRIMARY_HOST, DB_REPLICA_HOST (and ..._PORT), REDIS_URL and NATS_URL. Default: stack.command of the configuration, or Conduit, when its program lies beside this one."`
@@ -69,7 +70,7 @@ func (c *upCmd) Run(ctx context.Context, signals *signals, file *settings) (err 
 	out.headline("Starting PostgreSQL with %d %s, Redis and NATS; data in %s", c.Replicas, plural(c.Replicas, "replica"), c.Data)
 	s, err := stack.Open(ctx, stack.Config{
 		Dir: c.Data, PortBase: base, Replicas: c.Replicas,
-		Restart: c.Restart, LogMaxBytes: c.LogMax,
+		SyncNATS: c.SyncNATS, Restart: c.Restart, LogMaxBytes: c.LogMax,
 		NATSCommand: []string{self, "nats-server"},
 		Notify:      out.event,
 	})

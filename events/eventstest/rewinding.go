@@ -129,6 +129,50 @@ func testRewind(t *testing.T, b Broker) {
 	}
 }
 
+// testRewindToStart: a group that began at a time is rewound to before that, as one is of which
+// nobody knows how far it had come when the database failed over.
+func testRewindToStart(t *testing.T, b Broker) {
+	r, can := b.Driver.(events.Rewinder)
+	if !can || !b.Driver.Capabilities().Replay {
+		t.Skipf("the driver %s cannot rewind, or not begin at a time", b.Driver.Capabilities().Name)
+	}
+	all := raws("begun", 8)
+	before, after := all[:4], all[4:]
+	publish(t, b.Driver, before...)
+	const apart = 50 * time.Millisecond // of the clocks of the broker and of this process
+	time.Sleep(apart)
+	s := subscription("begun", 10, filter("begun"))
+	s.StartAt, s.AckWait = time.Now(), patience
+	time.Sleep(apart)
+	var got tally
+	begin(t, b.Driver, s, func(d events.Delivery) {
+		got.add(d.Raw().ID)
+		_ = d.Ack(context.Background())
+	})
+	settled := func() bool {
+		lag, err := b.Lag(t.Context(), "begun")
+		return err == nil && lag == 0
+	}
+	rewind := func() {
+		t.Helper()
+		until(t, "all is settled", settled)
+		if err := r.Rewind(t.Context(), "begun", 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rewind() // there is nothing since its beginning
+	publish(t, b.Driver, after...)
+	until(t, "what came since its beginning", func() bool { return got.different() == len(after) })
+	rewind()
+	until(t, "the same again", func() bool { return got.all() == 2*len(after) })
+	never(t, "more than that", 300*time.Millisecond, func() bool { return got.all() != 2*len(after) })
+	for _, raw := range after {
+		if got.of(raw.ID) != 2 {
+			t.Errorf("%s came %d times", raw.ID, got.of(raw.ID))
+		}
+	}
+}
+
 func partitions(group string) (names []string) {
 	for p := range events.Partitions {
 		names = append(names, fmt.Sprintf("%s-P%02d", group, p))

@@ -37,14 +37,28 @@ func control(t *testing.T, s *stack.Stack) eventstest.Control {
 
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	s := stacktest.Own(t, stack.Config{DisableSync: true})
-	services := s.Services()
-	i := slices.IndexFunc(services, func(s stack.Service) bool { return s.Name == "nats" })
-	c := config(&stacktest.Set{NATSURL: "nats://" + services[i].Addr})
 	ledger := 10 * time.Second
 	if os.Getenv("LOADLINE_SLOW") != "" {
 		ledger = time.Minute
 	}
+	runFaults(t, stack.Config{DisableSync: true}, ledger, false)
+}
+
+// The same with one write for each batch, on a server where that is what to use.
+func TestFaultsInAtomicBatches(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("LOADLINE_SLOW") == "" {
+		t.Skip("runs when LOADLINE_SLOW is set")
+	}
+	runFaults(t, stack.Config{DisableSync: true, SyncNATS: true}, time.Minute, true)
+}
+
+func runFaults(t *testing.T, servers stack.Config, ledger time.Duration, atomicBatches bool) {
+	s := stacktest.Own(t, servers)
+	services := s.Services()
+	i := slices.IndexFunc(services, func(s stack.Service) bool { return s.Name == "nats" })
+	c := config(&stacktest.Set{NATSURL: "nats://" + services[i].Addr})
+	c.AtomicBatches = atomicBatches
 	n := 0
 	controls := control(t, s)
 	eventstest.RunFaults(t, ledger, func(t *testing.T) eventstest.Broker {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -67,14 +68,34 @@ func (d *Driver) Rewind(ctx context.Context, subscription string, floor uint64) 
 		log.WarnContext(ctx, "natsjs: the subscription has not come as far as it is rewound to; it, or the stream, was made anew, or the server has lost what it knew", "position", floor, "is_at", is)
 		floor = is
 	}
-	if first := stream.CachedInfo().State.FirstSeq; floor+1 < first {
-		log.WarnContext(ctx, "natsjs: some of what has to be delivered again may not be in the stream any more; `loadline events republish` has it", "position", floor, "first", first)
+	config, state := consumer.CachedInfo().Config, stream.CachedInfo().State
+	startsLater := config.OptStartTime != nil && state.Msgs > 0 && state.FirstTime.Before(*config.OptStartTime)
+	if floor+1 < state.FirstSeq && !startsLater {
+		log.WarnContext(ctx, "natsjs: some of what has to be delivered again may not be in the stream any more; `loadline events republish` has it", "position", floor, "first", state.FirstSeq)
 	}
-	if _, err := d.js.ResetConsumerToSequence(ctx, d.c.Stream, Durable(subscription), floor+1); err != nil {
+	if floor, err = d.reset(ctx, config, floor); err != nil {
 		return fmt.Errorf("natsjs: rewind %s: %w", subscription, unavailable(err))
 	}
 	log.InfoContext(ctx, "natsjs: a subscription was rewound", "position", floor)
 	return nil
+}
+
+// reset has the server deliver what comes after a position, and returns that. To one that began
+// at a time, the server refuses what is before the first message that it has of then: before its
+// beginning, or behind what has been deleted since.
+func (d *Driver) reset(ctx context.Context, c jetstream.ConsumerConfig, floor uint64) (uint64, error) {
+	for range 5 { // that message may be deleted meanwhile
+		_, err := d.js.ResetConsumerToSequence(ctx, d.c.Stream, c.Durable, floor+1)
+		if err == nil || c.OptStartTime == nil || !errors.Is(err, jetstream.ErrConsumerInvalidReset) {
+			return floor, err
+		}
+		first, err := d.message(ctx, fmt.Sprintf(`{"start_time":%q,"next_by_subj":">"}`, c.OptStartTime.Format(time.RFC3339Nano)))
+		if err != nil || first == nil { // nil: there is nothing to deliver again
+			return floor, err
+		}
+		floor = max(floor, first.Sequence-1)
+	}
+	return floor, errors.New("the stream loses its first messages faster than the subscription can be reset to them")
 }
 
 func (d *Driver) mayRewind() error {

@@ -45,6 +45,12 @@ type Config struct {
 	// tests whose data is thrown away.
 	DisableSync bool
 
+	// SyncNATS has NATS write each message to the disk before it is acknowledged
+	// (sync_interval: always); otherwise it does so every two minutes, and what it has
+	// acknowledged since dies with the machine. Each message that is published takes a
+	// write to the disk then, unless many come in one atomic batch.
+	SyncNATS bool
+
 	// Restart has a process that dies started again, after a delay that grows from
 	// 0.1 to 10 s while it goes on dying. When false its death is reported, and
 	// [Stack.RemoveFault] or a new start of the stack brings it back.
@@ -56,8 +62,8 @@ type Config struct {
 	// may be gone; it bounds the disk that logs take to four times as much per service.
 	LogMaxBytes int64
 
-	// NATSCommand is the command line that runs [RunNATS] in a child process.
-	// The loadline binary runs itself. Required.
+	// NATSCommand is the command line of a program that calls [ServeNATS], with nats-server
+	// as its last word. The loadline binary runs itself. Required.
 	NATSCommand []string
 
 	// Notify is told what happens to each service, from several goroutines; it

@@ -3,10 +3,12 @@ package stack
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -16,22 +18,51 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// RunNATS runs a NATS server with JetStream until ctx is done, then shuts it down
-// in order. Clients are told that it is at the address to advertise, so that none
-// learns of the one behind the proxy. It is what the child process runs: the server is a Go module, so no
-// program has to be installed for it, and as a process of its own it can be
-// paused and killed like the others.
-func RunNATS(ctx context.Context, dir string, port int, advertise string) error {
-	s, err := server.NewServer(&server.Options{
+// natsServer says how the child process is to run.
+type natsServer struct {
+	port      int
+	dir       string
+	advertise string // where clients are told that it is, so that none learns of the one behind the proxy
+	sync      bool   // each message is on the disk before it is acknowledged
+}
+
+func (n natsServer) args() []string {
+	return []string{"--port", strconv.Itoa(n.port), "--store-dir", n.dir, "--advertise", n.advertise, "--sync=" + strconv.FormatBool(n.sync)}
+}
+
+// parseNATS is the opposite of args.
+func parseNATS(args []string) (n natsServer, err error) {
+	flags := flag.NewFlagSet("nats-server", flag.ContinueOnError)
+	flags.IntVar(&n.port, "port", 0, "")
+	flags.StringVar(&n.dir, "store-dir", "", "")
+	flags.StringVar(&n.advertise, "advertise", "", "")
+	flags.BoolVar(&n.sync, "sync", false, "")
+	if err := flags.Parse(args); err != nil {
+		return n, err
+	}
+	if n.port == 0 || n.dir == "" || n.advertise == "" || flags.NArg() > 0 {
+		return n, fmt.Errorf("nats-server: --port, --store-dir and --advertise are needed, and nothing else than --sync may be there: %q", args)
+	}
+	return n, nil
+}
+
+func (n natsServer) options() *server.Options {
+	return &server.Options{
 		ServerName:      "loadline",
 		Host:            "127.0.0.1",
-		Port:            port,
-		ClientAdvertise: advertise,
+		Port:            n.port,
+		ClientAdvertise: n.advertise,
 		JetStream:       true,
-		StoreDir:        dir,
+		StoreDir:        n.dir,
+		SyncAlways:      n.sync,
 		NoSigs:          true, // ctx carries the signals
 		LogtimeUTC:      true,
-	})
+	}
+}
+
+// run runs the server until ctx is done, then shuts it down in order.
+func (n natsServer) run(ctx context.Context) error {
+	s, err := server.NewServer(n.options())
 	if err != nil {
 		return fmt.Errorf("nats: %w", err)
 	}
@@ -56,18 +87,20 @@ func RunNATS(ctx context.Context, dir string, port int, advertise string) error 
 	}
 }
 
-// ServeNATS is for programs that are their own [Config.NATSCommand], as tests are:
-// {os.Args[0], "nats-server"}. It reports false, at once, when the program is not run as
-// that; otherwise it runs the server until it is asked to end.
+// ServeNATS is for programs that are their own [Config.NATSCommand], as loadline and tests
+// are: {os.Args[0], "nats-server"}. It reports false, at once, when the program is not run as
+// that; otherwise it runs a NATS server with JetStream until it is asked to end. The server is
+// a Go module, so no program has to be installed for it, and as a process of its own it can be
+// paused and killed like the others.
 func ServeNATS() bool {
-	if len(os.Args) < 8 || os.Args[1] != "nats-server" {
+	if len(os.Args) < 2 || os.Args[1] != "nats-server" {
 		return false
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	port, err := strconv.Atoi(os.Args[3]) // as startNATS has them
+	n, err := parseNATS(os.Args[2:])
 	if err == nil {
-		err = RunNATS(ctx, os.Args[5], port, os.Args[7])
+		err = n.run(ctx)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -76,20 +109,16 @@ func ServeNATS() bool {
 	return true
 }
 
-func startNATS(ctx context.Context, launch launcher, command []string, dir string, port int) error {
-	data := filepath.Join(dir, "nats")
-	if err := os.MkdirAll(data, 0o755); err != nil {
+func startNATS(ctx context.Context, launch launcher, c Config, port int) error {
+	n := natsServer{port: port + behindProxy, dir: filepath.Join(c.Dir, "nats"), advertise: loopback(port), sync: c.SyncNATS}
+	if err := os.MkdirAll(n.dir, 0o755); err != nil {
 		return err
 	}
-	p, err := launch(processSpec{
-		argv: append(append([]string{}, command...),
-			"--port", strconv.Itoa(port+behindProxy), "--store-dir", data, "--advertise", loopback(port)),
-		dir: data, stopSignal: syscall.SIGTERM,
-	})
+	p, err := launch(processSpec{argv: slices.Concat(c.NATSCommand, n.args()), dir: n.dir, stopSignal: syscall.SIGTERM})
 	if err != nil {
 		return err
 	}
-	return await(ctx, p, 30*time.Second, func(ctx context.Context) error { return natsReady(ctx, "nats://"+loopback(port+behindProxy)) })
+	return await(ctx, p, 30*time.Second, func(ctx context.Context) error { return natsReady(ctx, "nats://"+loopback(n.port)) })
 }
 
 func natsReady(ctx context.Context, url string) error {

@@ -189,7 +189,8 @@ func (s pgServer) connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, err
 }
 
-const connectPatience = 3 * time.Second
+// connectPatience is for a machine that is busy with other things as well.
+const connectPatience = 10 * time.Second
 
 // startPrimary makes the data directory when there is none and starts the server.
 func (c *cluster) startPrimary(ctx context.Context, launch launcher, primary pgServer) error {

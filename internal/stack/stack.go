@@ -128,7 +128,7 @@ func (s *Stack) startServers(ctx context.Context) error {
 	})
 	group.Go(func() error {
 		return s.add(ctx, "nats", "nats", s.ports.NATS(), func(ctx context.Context, launch launcher) error {
-			return startNATS(ctx, launch, s.cfg.NATSCommand, s.cfg.Dir, s.ports.NATS())
+			return startNATS(ctx, launch, s.cfg, s.ports.NATS())
 		})
 	})
 	group.Go(func() error {
