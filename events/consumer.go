@@ -158,6 +158,7 @@ type Consumer struct {
 	handlers map[string]*handler // by type
 	errs     []error             // of registrations
 	ran      atomic.Bool
+	progress atomic.Int64    // when a handler was called last, in nanoseconds of Unix
 	ending   <-chan struct{} // closed when no more is begun
 }
 
@@ -271,7 +272,7 @@ func hand[T any](ctx context.Context, c *Consumer, to chan<- T, value T, ended <
 		return true
 	default:
 	}
-	alive := c.keepAlive(ctx, d)
+	alive := c.keepWaiting(ctx, d)
 	defer alive.stop()
 	select {
 	case to <- value:

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -58,6 +59,9 @@ type alive struct {
 	cancel     context.CancelFunc
 	deliveries []Delivery
 
+	// progress is the time that waits renew themselves by: nil for a handler.
+	progress *atomic.Int64
+
 	mu    sync.Mutex
 	until time.Time
 	timer *time.Timer
@@ -68,23 +72,42 @@ type alive struct {
 // before the first sign.
 func (c *Consumer) keepAlive(ctx context.Context, deliveries ...Delivery) *alive {
 	a := &alive{c: c, deliveries: deliveries}
+	a.start(ctx)
+	return a
+}
+
+// keepWaiting is keepAlive for what waits for handlers to end: for as long as one of those that this
+// consumer has begun lately can still have time.
+func (c *Consumer) keepWaiting(ctx context.Context, d Delivery) *alive {
+	a := &alive{c: c, deliveries: []Delivery{d}, progress: &c.progress}
+	a.start(ctx)
+	return a
+}
+
+func (a *alive) start(ctx context.Context) {
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	a.again()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.timer = time.AfterFunc(c.c.AckWait/3, a.beat)
-	return a
+	a.timer = time.AfterFunc(a.c.c.AckWait/3, a.beat)
 }
 
 func (a *alive) again() {
+	now := time.Now()
+	if a.progress == nil {
+		a.c.progress.Store(now.UnixNano())
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.until = time.Now().Add(a.c.c.HandlerTimeout)
+	a.until = now.Add(a.c.c.HandlerTimeout)
 }
 
 func (a *alive) beat() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.progress != nil {
+		a.until = time.Unix(0, a.progress.Load()).Add(a.c.c.HandlerTimeout)
+	}
 	for _, d := range a.deliveries {
 		if a.ctx.Err() != nil {
 			return

@@ -55,7 +55,8 @@ func (c ObserveConfig) Validate() error {
 //	loadline.outbox.dead.depth        events in outbox_dead
 //	loadline.outbox.invalidation.age  of the oldest that the cache has not taken
 //
-// db leads to the primary: a pgxpool.Pool, a pgx.Conn, or a db.Router's Write. While the database does not answer there are none, after 30 s or three times Every.
+// db leads to the primary: a pgxpool.Pool, or a db.Router's Write; a single connection is closed by the first reading
+// that takes too long. While the database does not answer there are none, after 30 s or three times Every.
 func Observe(ctx context.Context, db Tx, c ObserveConfig) error {
 	if err := c.Validate(); err != nil {
 		return err

@@ -134,10 +134,11 @@ const (
 	// the difference of the numbers, is too high by those that were rolled back and all that came after
 	// one that is held, and too low by those that were revived below low_water, or are of a
 	// shard that no relay has ever had; and their mean size is only known of this process. The size of the
-	// table is never too low, and has the space of rows that are gone, until vacuum gives it back.
+	// table is never too low, and has the space of rows that are gone, until vacuum gives it back. Shards that
+	// are no more have rows, too: those that nobody has renewed for an hour, while others have, do not count.
 	sizeSQL = `select coalesce(pg_sequence_last_value('loadline.outbox_seq_seq'), 0)
-		- coalesce((select min(low_water) from loadline.outbox_relay), 0), pg_table_size('loadline.outbox'),
-		coalesce(pg_sequence_last_value('loadline.outbox_invalidation_seq_seq'), 0)
+		- coalesce((select min(low_water) from loadline.outbox_relay where renewed_at > (select max(renewed_at) from loadline.outbox_relay) - interval '1 hour'), 0),
+		pg_table_size('loadline.outbox'), coalesce(pg_sequence_last_value('loadline.outbox_invalidation_seq_seq'), 0)
 		- coalesce((select max(invalidation_low) from loadline.outbox_relay), 0), pg_table_size('loadline.outbox_invalidation')`
 )
 

@@ -169,6 +169,26 @@ func TestFullOfInvalidations(t *testing.T) {
 }
 
 // Who does not ask for a bound has one all the same, at which the disk is safe.
+// A shard that is no more does not make an empty table full.
+func TestStaleShard(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.exec("alter table loadline.outbox set (autovacuum_enabled = off)")
+	d.exec("insert into loadline.outbox (type, payload) select 'a.b', to_json(repeat('x', 300)) from generate_series(1, 2000)")
+	d.exec("delete from loadline.outbox")
+	d.exec(`insert into loadline.outbox_relay (shard, low_water, renewed_at) values (0, 2001, now()), (3, 1, now() - interval '2 hours')
+		on conflict (shard) do update set low_water = excluded.low_water, renewed_at = excluded.renewed_at`)
+	box, err := outbox.New(outbox.Config{MaxBufferBytes: 64 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 { // the first looks at the size, the second goes by it
+		if err := box.Add(t.Context(), d.Pool, event(t, "k", int64(i+1))); err != nil {
+			t.Errorf("an empty table is full: %v", err)
+		}
+	}
+}
+
 func TestBoundByDefault(t *testing.T) {
 	t.Parallel()
 	d := open(t)

@@ -46,7 +46,6 @@ func (s *session) lead(ctx context.Context) error {
 	defer tick.Stop()
 	defer s.check.stop()
 	defer s.abandon()
-	r.m.active.Store(true)
 	defer r.m.active.Store(false)
 	defer r.m.pause(pauseNone)
 	s.due, s.cache.due = true, r.c.Invalidator != nil
@@ -57,6 +56,7 @@ func (s *session) lead(ctx context.Context) error {
 	if err := s.tick(ctx); err != nil {
 		return err
 	}
+	r.m.active.Store(true)
 	for {
 		if s.published == nil && s.due && !s.probe.waiting() {
 			if err := s.step(ctx); err != nil {

@@ -18,9 +18,9 @@ type databaseFlag struct {
 
 const (
 	// databaseWait is how long who looks once waits for the database.
-	databaseWait = 5 * time.Second
-	// serverWait bounds an attempt at one server of several.
-	serverWait = 5 * time.Second
+	databaseWait = 10 * time.Second
+	// serverWait bounds an attempt at one server of several, so that there is time for the next.
+	serverWait = 2 * time.Second
 	retryEvery = 200 * time.Millisecond
 )
 
@@ -84,8 +84,8 @@ func connectPrimary(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, err
 
 // named says what to do about tables that are not there.
 func named(err error) error {
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && (pg.Code == "42P01" || pg.Code == "3F000") {
-		return fmt.Errorf("the database has not the tables: run loadline migrate, with the same --url (variable DATABASE_URL): %w", err)
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && (pg.Code == "42P01" || pg.Code == "3F000" || pg.Code == "42703") {
+		return fmt.Errorf("the database has not the tables, or of another version: run loadline migrate, with the same --url (variable DATABASE_URL): %w", err)
 	}
 	return err
 }

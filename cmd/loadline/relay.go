@@ -81,6 +81,6 @@ func (c *relayCmd) ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, "select from loadline.outbox, loadline.outbox_sent, loadline.outbox_relay limit 0")
+	_, err = conn.Exec(ctx, "select invalidation_low from loadline.outbox, loadline.outbox_sent, loadline.outbox_relay limit 0")
 	return errors.Join(named(err), conn.Close(context.WithoutCancel(ctx)))
 }

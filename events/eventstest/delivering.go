@@ -102,13 +102,14 @@ func testExtend(t *testing.T, b Broker) {
 func testHeld(t *testing.T, b Broker) {
 	publish(t, b.Driver, raws("held", 8)...)
 	s := subscription("held", 10, filter("held"))
+	s.AckWait = 2 * time.Second
 	var deliveries, again atomic.Int64
 	begin(t, b.Driver, s, func(d events.Delivery) {
 		if d.Attempt() > 1 {
 			again.Add(1)
 		}
 		if deliveries.Add(1) == 1 {
-			for range 10 { // 2.5 s, of which 1 s would be allowed
+			for range 20 { // 5 s, of which 2 s would be allowed
 				time.Sleep(250 * time.Millisecond)
 				if err := d.Extend(context.Background()); err != nil {
 					t.Error(err)
@@ -118,7 +119,7 @@ func testHeld(t *testing.T, b Broker) {
 		_ = d.Ack(context.Background())
 	})
 	until(t, "all eight", func() bool { return deliveries.Load() >= 8 })
-	never(t, "a second delivery", 1200*time.Millisecond, func() bool { return deliveries.Load() != 8 || again.Load() != 0 })
+	never(t, "a second delivery", 2200*time.Millisecond, func() bool { return deliveries.Load() != 8 || again.Load() != 0 })
 }
 
 func testNoExtend(t *testing.T, b Broker) {

@@ -34,6 +34,7 @@ func Run(t *testing.T, open func(t *testing.T) Broker) {
 		{"a retry comes neither early nor late", testRetryAfter},
 		{"what waits for its turn keeps its member", testHeld},
 		{"slow handlers do not make others' deliveries count", testSlowHandlers},
+		{"a handler that hangs keeps nothing from others", testHanging},
 		{"an extension after a retry changes nothing", testExtendAfterRetry},
 		{"each group gets all, its members share", testGroups},
 		{"members come and go, and nothing is lost", testMembers},

@@ -120,6 +120,16 @@ func (d *Driver) consumerChange(is, want jetstream.ConsumerConfig) (changed jets
 	if differ("headers_only", is.HeadersOnly, want.HeadersOnly) {
 		changed.HeadersOnly = want.HeadersOnly
 	}
+	// Requests for more, or for longer, would be refused one after the other.
+	if differ("max_batch", is.MaxRequestBatch, want.MaxRequestBatch) {
+		changed.MaxRequestBatch = want.MaxRequestBatch
+	}
+	if differ("max_expires", is.MaxRequestExpires, want.MaxRequestExpires) {
+		changed.MaxRequestExpires = want.MaxRequestExpires
+	}
+	if differ("max_bytes", is.MaxRequestMaxBytes, want.MaxRequestMaxBytes) {
+		changed.MaxRequestMaxBytes = want.MaxRequestMaxBytes
+	}
 	if differ("backoff", len(is.BackOff), len(want.BackOff)) {
 		changed.BackOff = want.BackOff
 	}

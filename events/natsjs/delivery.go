@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -29,6 +30,7 @@ type delivery struct {
 	reply   string // where the server listens
 	meta    *nats.MsgMetadata
 	raw     events.Raw
+	heard   atomic.Int64 // when the server has got the last sign of life, in nanoseconds since the driver began
 
 	mu      sync.Mutex // one word to the server after the other
 	settled bool
@@ -46,7 +48,20 @@ func (d *Driver) delivery(name string, m *nats.Msg) (*delivery, error) {
 			raw.Header[name] = values[0]
 		}
 	}
-	return &delivery{d: d, name: name, subject: m.Subject, reply: m.Reply, meta: meta, raw: raw}, nil
+	got := &delivery{d: d, name: name, subject: m.Subject, reply: m.Reply, meta: meta, raw: raw}
+	got.heard.Store(int64(time.Since(d.began)))
+	return got, nil
+}
+
+// silent is how long ago the server has got the last sign of life; not at all, when it is settled.
+func (d *delivery) silent() time.Duration {
+	d.mu.Lock()
+	settled := d.settled
+	d.mu.Unlock()
+	if settled {
+		return 0
+	}
+	return time.Since(d.d.began) - time.Duration(d.heard.Load())
 }
 
 func (d *delivery) Raw() events.Raw { return d.raw }
@@ -94,7 +109,11 @@ func (d *delivery) Extend(ctx context.Context) error {
 	if d.settled {
 		return nil
 	}
-	return d.say(sayProgress)
+	if err := d.say(sayProgress); err != nil {
+		return err
+	}
+	d.heard.Store(int64(time.Since(d.d.began)))
+	return nil
 }
 
 func (d *delivery) Dead(ctx context.Context, letter events.DeadLetter) error {

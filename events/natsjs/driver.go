@@ -40,6 +40,7 @@ type Driver struct {
 	events string // of each subject of events, what comes first; with a dot
 	dead   string // likewise of dead letters
 	drift  []Drift
+	began  time.Time
 	failed atomic.Pointer[error] // why the last attempt to connect has
 
 	publisher *publisher
@@ -53,16 +54,19 @@ type Driver struct {
 var _ events.Driver = (*Driver)(nil)
 
 // Open connects, and makes the streams or checks them. It waits for a server that is away
-// until ctx is done, at most 30 s. Its errors are a [*DriftError], and what the server says.
+// until ctx is done, 30 s where it has no deadline. Its errors are a [*DriftError], and what the server says.
 func Open(ctx context.Context, c Config) (*Driver, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
 	c = c.withDefaults()
-	ctx, cancel := context.WithTimeout(ctx, openLimit)
-	defer cancel()
+	if _, limited := ctx.Deadline(); !limited {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, openLimit)
+		defer cancel()
+	}
 	d := &Driver{
-		c: c, log: c.Logger, conn: c.Conn, closed: make(chan struct{}),
+		c: c, log: c.Logger, conn: c.Conn, closed: make(chan struct{}), began: time.Now(),
 		events: c.SubjectPrefix + "events.", dead: c.SubjectPrefix + "dlq.",
 	}
 	var err error

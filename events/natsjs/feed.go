@@ -2,6 +2,7 @@ package natsjs
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,22 +13,20 @@ import (
 
 // feed holds what a member has got and not begun with. While that waits for its turn, it says
 // to the server that the member is alive: behind slow handlers, what is held would be given
-// to others, and such deliveries count.
+// to others, and such deliveries count. Who takes a delivery gives signs of life for it as long as there is
+// hope; when there are none, what is behind it is given to others, and no more is taken until it ends.
 type feed struct {
 	d       *Driver
 	name    string
 	ackWait time.Duration
 
-	came, went chan struct{} // have one when the queue has grown, or shrunk
+	came, went chan struct{} // have one when the queue has grown; when it has shrunk, or the feed hangs
 
-	mu    sync.Mutex
-	queue []held
-	ended bool // what comes is given back
-}
-
-type held struct {
-	*delivery
-	heard time.Time // when the server was told last that it is held
+	mu      sync.Mutex
+	queue   []*delivery
+	current *delivery // that is being delivered
+	hangs   bool      // and gives no signs of life
+	ended   bool      // what comes is given back
 }
 
 func newFeed(d *Driver, name string, ackWait time.Duration) *feed {
@@ -43,11 +42,11 @@ func (f *feed) got(m *nats.Msg) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.ended {
+	if f.ended || f.hangs {
 		_ = delivery.say(sayNak) // if it does not arrive, AckWait does
 		return
 	}
-	f.queue = append(f.queue, held{delivery, time.Now()})
+	f.queue = append(f.queue, delivery)
 	signal(f.came)
 }
 
@@ -68,13 +67,38 @@ func (f *feed) run(ctx context.Context, deliver func(events.Delivery)) {
 			}
 			signal(f.went)
 			deliver(delivery)
+			f.mu.Lock()
+			f.current, f.hangs = nil, false
+			f.mu.Unlock()
 		}
+		signal(f.went)
 		select {
 		case <-f.came:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// signs gives signs of life for what is held until ctx is done.
+func (f *feed) signs(ctx context.Context) {
+	ticker := time.NewTicker(f.ackWait / 3)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			f.alive(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// isHanging reports whether what is being delivered has given no sign of life for too long.
+func (f *feed) isHanging() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.hangs
 }
 
 // waiting is how many are held.
@@ -90,32 +114,45 @@ func (f *feed) next(ctx context.Context) (*delivery, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for len(f.queue) > 0 {
-		h := f.queue[0]
+		first := f.queue[0]
 		if f.queue = f.queue[1:]; len(f.queue) == 0 {
 			f.queue = nil
 		}
-		silent := time.Since(h.heard)
+		silent := first.silent()
 		if silent > f.ackWait {
 			continue
 		}
 		if silent > f.ackWait/10 {
-			_ = h.Extend(ctx) // whoever takes it has the time to say so again
+			_ = first.Extend(ctx) // whoever takes it has the time to say so again
 		}
-		return h.delivery, true
+		f.current = first
+		return first, true
 	}
 	return nil, false
 }
 
-// alive says for what is held that it is.
+// alive says for what is held that it is, unless it is somebody else's by now, or there is no hope for
+// it here.
 func (f *feed) alive(ctx context.Context) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i := range f.queue {
-		if err := f.queue[i].Extend(ctx); err != nil {
-			return // its time runs; see next
+	f.queue = slices.DeleteFunc(f.queue, func(d *delivery) bool { return d.silent() > f.ackWait })
+	if f.current != nil && f.current.silent() > f.ackWait {
+		if !f.hangs {
+			f.hangs = true
+			f.d.log.WarnContext(ctx, "natsjs: a handler hangs, or does not say that it is alive; what waits behind it is given to others", "subscription", f.name, "id", f.current.raw.ID)
 		}
-		f.queue[i].heard = time.Now()
+		for _, d := range f.queue {
+			_ = d.say(sayNak)
+		}
+		f.queue = nil
 	}
+	for _, d := range f.queue {
+		if d.Extend(ctx) != nil {
+			break // their time runs; see next
+		}
+	}
+	signal(f.went)
 }
 
 // giveBack gives what is held to others, and from now on what comes.
@@ -123,8 +160,8 @@ func (f *feed) giveBack() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ended = true
-	for _, h := range f.queue {
-		_ = h.say(sayNak)
+	for _, d := range f.queue {
+		_ = d.say(sayNak)
 	}
 	f.queue = nil
 }

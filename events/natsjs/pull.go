@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"time"
 
@@ -23,10 +22,12 @@ const (
 )
 
 // puller asks for as many messages as there is room for (ADR-13 of
-// nats-architecture-and-design). It is here instead of jetstream's Consume since that one
-// keeps what it has prefetched where no sign of life can be given for it.
+// nats-architecture-and-design), by one request at a time, so that what it ends with is known to be
+// its end. It is here instead of jetstream's Consume since that one keeps what it has prefetched where no
+// sign of life can be given for it.
 type puller struct {
 	f       *feed
+	works   func() // called at the first sign of it
 	trouble chan error
 
 	mu    sync.Mutex
@@ -34,12 +35,15 @@ type puller struct {
 	heard time.Time
 }
 
+// errHangs: what is being delivered gives no sign of life, so nothing is asked for.
+var errHangs = errors.New("natsjs: a handler hangs")
+
 // pull has the server send messages to f until ctx is done, or something is wrong.
-func (d *Driver) pull(ctx context.Context, f *feed, want jetstream.ConsumerConfig, prefetch int, began func()) error {
+func (d *Driver) pull(ctx context.Context, f *feed, want jetstream.ConsumerConfig, prefetch int, works func()) error {
 	if _, err := d.prepareConsumer(ctx, want); err != nil {
 		return err
 	}
-	p := &puller{f: f, trouble: make(chan error, 1)}
+	p := &puller{f: f, works: sync.OnceFunc(works), trouble: make(chan error, 1)}
 	inbox := d.conn.NewInbox()
 	sub, err := d.conn.Subscribe(inbox, p.received)
 	if err != nil {
@@ -50,15 +54,15 @@ func (d *Driver) pull(ctx context.Context, f *feed, want jetstream.ConsumerConfi
 	if err := sub.SetPendingLimits(-1, -1); err != nil {
 		return err
 	}
-	began()
-	signs := time.NewTicker(f.ackWait / 3)
-	defer signs.Stop()
 	beats := time.NewTicker(heartbeat)
 	defer beats.Stop()
 	lost := d.publisher.lost()
 	subject := "$JS.API.CONSUMER.MSG.NEXT." + d.c.Stream + "." + want.Durable
 	for {
-		if n := p.ask(prefetch); n > 0 {
+		if f.isHanging() {
+			return errHangs
+		}
+		if n := p.ask(prefetch, f.waiting()); n > 0 {
 			request := fmt.Sprintf(`{"batch":%d,"expires":%d,"idle_heartbeat":%d}`, n, pullExpiry, heartbeat)
 			if err := d.conn.PublishRequest(subject, inbox, []byte(request)); err != nil {
 				return errInterrupted(err)
@@ -74,8 +78,6 @@ func (d *Driver) pull(ctx context.Context, f *feed, want jetstream.ConsumerConfi
 		case <-lost:
 			return errInterrupted(errConnectionLost)
 		case <-f.went:
-		case <-signs.C:
-			f.alive(ctx)
 		case <-beats.C:
 			if p.silent() {
 				return errInterrupted(errors.New("natsjs: the server is silent"))
@@ -84,19 +86,16 @@ func (d *Driver) pull(ctx context.Context, f *feed, want jetstream.ConsumerConfi
 	}
 }
 
-// ask returns how many messages to ask for: nothing until there is room for half.
-func (p *puller) ask(prefetch int) int {
-	room := prefetch - p.f.waiting()
+// ask returns how many messages to ask for: nothing while a request is open, or until there is room for
+// half.
+func (p *puller) ask(prefetch, waiting int) int {
+	room := prefetch - waiting
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	room -= p.asked
-	if room <= 0 || 2*room < prefetch {
+	if p.asked > 0 || room <= 0 || 2*room < prefetch {
 		return 0
 	}
-	if p.asked == 0 {
-		p.heard = time.Now()
-	}
-	p.asked += room
+	p.asked, p.heard = room, time.Now()
 	return room
 }
 
@@ -107,10 +106,11 @@ func (p *puller) silent() bool {
 	return p.asked > 0 && time.Since(p.heard) > 2*heartbeat
 }
 
-// received gets messages, and what the server says about requests.
+// received gets messages, and what the server says about the request.
 func (p *puller) received(m *nats.Msg) {
 	status := m.Header.Get("Status")
 	if len(m.Data) > 0 || status == "" {
+		p.works()
 		p.answered(1)
 		p.f.got(m)
 		return
@@ -118,16 +118,12 @@ func (p *puller) received(m *nats.Msg) {
 	description := m.Header.Get("Description")
 	switch {
 	case status == "100": // a heartbeat
+		p.works()
 		p.answered(0)
 		return
-	case status == "409" && description == "Leadership Change":
-		p.mu.Lock()
-		p.asked, p.heard = 0, time.Now()
-		p.mu.Unlock()
-	case status == "408", m.Header.Get("Nats-Pending-Messages") != "": // a request is over, with so many missing
-		missing, _ := strconv.Atoi(m.Header.Get("Nats-Pending-Messages"))
-		p.answered(missing)
-	default: // among them Consumer Deleted, Server Shutdown
+	case status == "408", status == "409" && (description == "Leadership Change" || description == "Batch Completed"):
+		p.over()
+	default: // among them Consumer Deleted, Server Shutdown, and limits that somebody has set
 		select {
 		case p.trouble <- fmt.Errorf("natsjs: the server says %s %s", status, description):
 		default:
@@ -139,6 +135,17 @@ func (p *puller) received(m *nats.Msg) {
 func (p *puller) answered(n int) {
 	p.mu.Lock()
 	p.asked, p.heard = max(0, p.asked-n), time.Now()
+	over := n > 0 && p.asked == 0
+	p.mu.Unlock()
+	if over {
+		signal(p.f.went)
+	}
+}
+
+// over ends the request, whatever it has brought.
+func (p *puller) over() {
+	p.mu.Lock()
+	p.asked = 0
 	p.mu.Unlock()
 }
 
@@ -164,5 +171,6 @@ func (d *Driver) drain(ctx context.Context, f *feed, sub *nats.Subscription) {
 	select {
 	case <-ended:
 	case <-limit.C:
+		_ = sub.Unsubscribe()
 	}
 }

@@ -31,6 +31,7 @@ func (d *Driver) Subscribe(ctx context.Context, s events.Subscription, deliver f
 	f := newFeed(d, s.Name, want.AckWait)
 	var delivering sync.WaitGroup
 	delivering.Go(func() { f.run(ctx, deliver) })
+	delivering.Go(func() { f.signs(ctx) })
 	defer func() {
 		cancel()
 		f.giveBack()
@@ -42,6 +43,12 @@ func (d *Driver) Subscribe(ctx context.Context, s events.Subscription, deliver f
 	log := d.log.With("subscription", s.Name)
 	delay, away, made := retryFirst, false, false
 	for {
+		for f.isHanging() && ctx.Err() == nil {
+			select {
+			case <-f.went:
+			case <-ctx.Done():
+			}
+		}
 		err := d.pull(ctx, f, want, max(1, min(s.Prefetch, want.MaxAckPending)), func() {
 			if away {
 				log.InfoContext(ctx, "natsjs: the subscription goes on")
@@ -55,6 +62,8 @@ func (d *Driver) Subscribe(ctx context.Context, s events.Subscription, deliver f
 			return fmt.Errorf("natsjs: subscription %s: %w", s.Name, ErrClosed)
 		case err != nil && !passing(err) && !(made && errors.Is(err, jetstream.ErrStreamNotFound)):
 			return fmt.Errorf("natsjs: subscription %s: %w", s.Name, err)
+		case errors.Is(err, errHangs):
+			continue
 		}
 		if !away {
 			away = true
