@@ -121,7 +121,8 @@ func checkFormat(dir string) error {
 	text, err := os.ReadFile(filepath.Join(dir, formatFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		for _, name := range contents {
-			if path := filepath.Join(dir, name); exists(path) {
+			path := filepath.Join(dir, name)
+			if info, err := os.Stat(path); err == nil && !(name == "lock" && info.Size() == 0) { // of one who wipes it
 				return fmt.Errorf("stack: %s is there, and not of a stack; choose another data directory", path)
 			}
 		}
@@ -252,6 +253,9 @@ func takeOver(dir string) (string, *os.File, error) {
 		return dir, nil, err
 	}
 	lock, err := lockDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return dir, nil, nil // another has wiped it meanwhile
+	}
 	return dir, lock, err
 }
 

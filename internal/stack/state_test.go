@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -75,5 +76,27 @@ func TestNoDirectory(t *testing.T) {
 	}
 	if exists(dir) {
 		t.Error("the directory was made")
+	}
+}
+
+// Several may wipe a directory at the same time: that it is gone is what they want.
+func TestWipedByOthers(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	for range 200 {
+		lock, err := prepareDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = lock.Close()
+		var wait sync.WaitGroup
+		for range 4 {
+			wait.Go(func() {
+				if err := Wipe(dir); err != nil && !errors.Is(err, ErrRunning) {
+					t.Error(err)
+				}
+			})
+		}
+		wait.Wait()
 	}
 }
