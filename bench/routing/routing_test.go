@@ -22,7 +22,7 @@ const (
 	// warm is how long a way runs before it is measured, at least.
 	warm = 500 * time.Millisecond
 	// limit bounds each request.
-	limit = 5 * time.Second
+	limit = 10 * time.Second
 )
 
 // workload is how users behave: each begins to write or read his counter at the events

@@ -102,7 +102,8 @@ func open(t testing.TB, url string) *pgxpool.Pool {
 func tokens(t testing.TB, s *stack.Stack, users int) *way {
 	t.Helper()
 	// Peers' queues have no bound.
-	pool := db.Pool{MaxConns: conns, Queue: users}
+	// The others' users wait for as long as their requests may take.
+	pool := db.Pool{MaxConns: conns, Queue: users, QueueWait: limit}
 	router, err := db.Open(t.Context(), db.Config{
 		Primary: s.DatabaseURL(), Replicas: s.ReplicaURLs(), PrimaryPool: pool, ReplicaPool: pool,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
