@@ -221,7 +221,7 @@ func TestEventsRefuse(t *testing.T) {
 		"no connection string": {append(relay, "--url", "app@host"), []string{"is no connection string such as"}},
 		"database away":        {append(relay, "--url", away, "--wait", "1s"), []string{"the database was away for 1s", "is it running", "connection refused"}},
 		"no such database":     {append(relay, "--url", m.URL[:strings.LastIndex(m.URL, "/")]+"/nothere"), []string{"does not let us in", `database "nothere" does not exist`}},
-		"a standby":            {append(relay, "--url", m.ReplicaURLs[0], "--wait", "1s"), []string{"is a standby"}},
+		"a standby":            {append(relay, "--url", m.ReplicaURLs[0], "--wait", "4s"), []string{"is a standby"}},
 		"no tables":            {append(relay, "--url", empty.URL), []string{"run loadline migrate"}},
 		"no tables to read":    {append(republish, "--url", empty.URL, "--dry-run"), []string{"run loadline migrate"}},
 		"broker away":          {append(relay, "--nats", "nats://127.0.0.1:1", "--wait", "1s"), []string{"the broker was away for 1s", "is it running", "connection refused"}},
