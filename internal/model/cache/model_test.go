@@ -1,0 +1,110 @@
+package cachemodel_test
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strings"
+	"testing"
+
+	cachemodel "github.com/loadlinehq/loadline/internal/model/cache"
+)
+
+// Each rule of the protocol is there for something: where it is switched off, the
+// search finds what goes wrong. With -v the way there is told.
+func TestRulesAreNeeded(t *testing.T) {
+	t.Parallel()
+	skipShort(t)
+	tested := map[cachemodel.Rule]bool{}
+	for _, run := range cachemodel.Mutations {
+		if tested[run.Broken] {
+			t.Errorf("%s is there twice", run.Broken)
+		}
+		tested[run.Broken] = true
+		t.Run(string(run.Broken), func(t *testing.T) {
+			t.Parallel()
+			r := cachemodel.Explore(run)
+			if r.Violation == "" {
+				t.Fatalf("%v: within these bounds the rule is not needed", r)
+			}
+			t.Logf("%v\n\t%s", r, strings.Join(r.Path, "\n\t"))
+		})
+	}
+}
+
+// What TestRunsHold does, within bounds that take a moment.
+func TestSmallRunsHold(t *testing.T) {
+	t.Parallel()
+	skipShort(t)
+	type two = [2]uint8
+	for _, run := range []cachemodel.Run{
+		{Name: "no-faults", Writes: two{1, 0}, Reads: two{2, 0}},
+		{Name: "unacked", Writes: two{1, 0}, Reads: two{1, 0}, Faults: cachemodel.Faults{InvFails: 1}, Drain: true},
+		{Name: "failover", Writes: two{1, 0}, Reads: two{1, 0}, Faults: cachemodel.Faults{Failover: 1}, Split: true},
+		{Name: "tag", Writes: two{1, 0}, Reads: two{0, 2}, Tagged: 0b10, Reached: true},
+		{Name: "tag-loss", Writes: two{1, 0}, Reads: two{2, 0}, Faults: cachemodel.Faults{Deaf: 1}, Tagged: 0b10},
+		{Name: "tag-handler", Writes: two{1, 0}, Reads: two{0, 1}, Faults: cachemodel.Faults{WriterDies: 1}, Events: true, Tagged: 0b10},
+	} {
+		t.Run(run.Name, func(t *testing.T) {
+			t.Parallel()
+			holds(t, run)
+		})
+	}
+}
+
+// The runs of docs/adr/0011, one after the other, since the largest needs gigabytes.
+func TestRunsHold(t *testing.T) {
+	if os.Getenv("LOADLINE_SLOW") == "" {
+		t.Skip("runs when LOADLINE_SLOW is set")
+	}
+	if raceEnabled {
+		t.Skip("one goroutine, and hours with -race: make check-all runs it without")
+	}
+	for _, run := range cachemodel.Runs {
+		t.Run(run.Name, func(t *testing.T) {
+			holds(t, run)
+			debug.FreeOSMemory()
+		})
+	}
+}
+
+func holds(t *testing.T, run cachemodel.Run) {
+	t.Helper()
+	r := cachemodel.Explore(run)
+	if r.Violation != "" {
+		t.Fatalf("%v\n\t%s", r, strings.Join(r.Path, "\n\t"))
+	}
+	t.Log(r)
+}
+
+func skipShort(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("a search of many states")
+	}
+}
+
+func TestExploreStops(t *testing.T) {
+	t.Parallel()
+	r := cachemodel.Explore(cachemodel.Run{Writes: [2]uint8{1, 0}, Reads: [2]uint8{1, 1}, Max: 100})
+	if !r.Truncated || r.States <= 100 || r.States > 1000 {
+		t.Errorf("%+v, want a search that stops soon after 100 states", r)
+	}
+}
+
+// A process that loses its subscription and comes back has not heard of the tag, and
+// takes a value that is older than its view.
+func ExampleExplore() {
+	r := cachemodel.Explore(cachemodel.Run{
+		Writes: [2]uint8{1, 0},
+		Reads:  [2]uint8{2, 0},
+		Faults: cachemodel.Faults{Deaf: 1},
+		Tagged: 0b10, // version 1 invalidates the tag
+		Broken: cachemodel.YoungTrusts,
+	})
+	fmt.Println(r.Violation)
+	for _, step := range r.Path {
+		fmt.Println("-", step)
+	}
+	// Output:
+}
