@@ -33,7 +33,7 @@ func (m *machine) canon(s *State) {
 		if x.cut == 1 || s.sessions[1-i].reads == 0 { // nobody can join
 			x.startHeard, x.startDrained = 0, 0
 		}
-		if x.pc == readDone && (x.unstored != stored || x.shared == 0 || x.cut == 1) && !m.broken(StoreUncovered) { // not for L1
+		if x.pc == readDone && (x.unstored != stored && !m.storesAll() || x.shared == 0 || x.cut == 1) { // not for L1
 			x.asOf = 0
 		}
 	}
@@ -66,7 +66,7 @@ func (m *machine) forget(s *State, p int) {
 		oldest = min(oldest, q.asOf)
 	}
 	for i := range s.sessions {
-		if x := &s.sessions[i]; int(x.process) == p && x.pc >= readTag && x.pc != readWait && x.pc != readJoined && x.unstored == stored {
+		if x := &s.sessions[i]; x.readEpoch == q.epoch && x.pc >= readTag && x.pc != readWait && x.pc != readJoined && (x.unstored == stored || m.storesAll()) {
 			oldest = min(oldest, x.asOf)
 		}
 	}
@@ -77,6 +77,9 @@ func (m *machine) forget(s *State, p int) {
 		q.lastTag = 0
 	}
 }
+
+// storesAll reports whether L1 is given what is not a value in Redis.
+func (m *machine) storesAll() bool { return m.broken(StoreUncovered) || m.broken(StoreRefused) }
 
 // swapped reports whether the processes are not in their order. Where they are equal,
 // that in which the first busy session works comes first.

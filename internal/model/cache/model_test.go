@@ -107,4 +107,19 @@ func ExampleExplore() {
 		fmt.Println("-", step)
 	}
 	// Output:
+	// read_your_writes: S0 got v0 after its own (or its cause's) v1
+	// - P0's subscription breaks, unnoticed
+	// - S0 starts a read in P0 (epoch 0 W=0 D=1)
+	// - S0 misses, takes the lease as of 0, fence 1
+	// - S0 asks the replica (replay LSN 1, needed 1)
+	// - S0 reads row v0
+	// - S0 sets v0: accepted
+	// - S0 answers v0, stored in P0's L1
+	// - S0 commits v1 in P0: record at LSN 2, not yet visible
+	// - v1 visible on the primary; S0 reads LSN 2
+	// - S0's direct inv of v1: acknowledged; token LSN 2, 0/1
+	// - P0 resubscribes, new view: epoch 0, W=1, D=1
+	// - S0 starts a read in P0 (epoch 0 W=1 D=1)
+	// - S0 gets v0 from Redis
+	// - S0 answers v0, stored in P0's L1
 }

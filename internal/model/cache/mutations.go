@@ -47,6 +47,7 @@ const (
 	TagDropsFence       Rule = "tag-drops-fence"
 	JoinTagged          Rule = "join-tagged"
 	JoinRefused         Rule = "join-refused"
+	StoreRefused        Rule = "store-refused"
 	EarlyTagged         Rule = "early-tagged"
 	TagGained           Rule = "tag-gained"
 )
@@ -95,6 +96,7 @@ var Mutations = []Run{
 	{Writes: two{1, 0}, Reads: two{1, 1}, Faults: Faults{Expire: 1}, Tagged: 0b10, Broken: TagDropsFence},
 	{Writes: two{1, 0}, Reads: two{1, 1}, Tagged: 0b10, JoinByLast: true, Broken: JoinTagged},
 	{Writes: two{1, 0}, Reads: two{1, 1}, Tagged: 0b10, Broken: JoinRefused},
+	{Writes: two{1, 0}, Reads: two{1, 1}, Tagged: 0b10, Broken: StoreRefused},
 	{Writes: two{1, 0}, Reads: two{1, 1}, Tagged: 0b10, Early: true, Broken: EarlyTagged},
 	{Writes: two{1, 1}, Reads: two{0, 2}, Tagged: 0b100, Bare: 0b001, Broken: TagGained},
 }

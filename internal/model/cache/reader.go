@@ -277,7 +277,7 @@ func (m *machine) finish(t State, i int, emit emit) {
 	what := "S%d answers v%d"
 	if load.shared == 1 && load.cut == 0 {
 		p.loader = 0
-		if load.unstored == stored || m.broken(StoreUncovered) {
+		if load.unstored == stored || load.unstored == refused && m.broken(StoreRefused) || load.unstored == bypassed && m.broken(StoreUncovered) {
 			p.has, p.value, p.asOf = 1, load.value, load.asOf
 			what = "S%d answers v%d, stored in P%d's L1"
 		}
