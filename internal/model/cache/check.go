@@ -5,6 +5,9 @@ import "fmt"
 // check says what is wrong with a state, or nothing: what may be read in Redis or in
 // an L1 is never older than what was told to it, and at rest is what the database has.
 func (m *machine) check(s *State) string {
+	if s.unsettled() {
+		return ""
+	}
 	for e := range s.redis {
 		if m.broken(TagExpiresEarly) {
 			break // what its number would say is what is missing: let a reader show it
@@ -36,6 +39,9 @@ func (m *machine) check(s *State) string {
 // readable reports whether Redis holds a value that its tag's record does not speak
 // against.
 func (m *machine) readable(r *redis) bool {
+	if r.key.asOf < r.mark && (m.carries(r.key.value) || !m.broken(EvictionsTagsOnly)) {
+		return false
+	}
 	return r.key.has == 1 && (r.tag.number <= r.key.asOf || !m.carries(r.key.value))
 }
 

@@ -25,8 +25,9 @@
 // Time: a lease, a value or a record may end whenever its durations allow, and all
 // durations are orders ("not before the replica has passed the fence"). Livelock: a load that is
 // refused for ever is no violation. Promotion of PostgreSQL's replica, Redis Cluster,
-// eviction, concurrent requests of one session, more than one key or tag, more than two epochs,
-// two relays at once. Sessions without a token may be answered with the past; reads are not
+// concurrent requests of one session, more than one key or tag, more than two epochs,
+// two relays at once. What an eviction does until the relay has found it and all have heard of
+// it is not held against the protocol. Sessions without a token may be answered with the past; reads are not
 // monotonic.
 //
 // # Reading a counterexample

@@ -50,6 +50,10 @@ const (
 	StoreRefused        Rule = "store-refused"
 	EarlyTagged         Rule = "early-tagged"
 	TagGained           Rule = "tag-gained"
+
+	FloorAbsentOnly   Rule = "floor-absent-only"
+	EvictionsTagsOnly Rule = "evictions-tags-only"
+	EvictionsUnheard  Rule = "evictions-unheard"
 )
 
 // Mutations are all violated: each switches one rule off, within bounds that suffice.
@@ -99,4 +103,9 @@ var Mutations = []Run{
 	{Writes: two{1, 0}, Reads: two{1, 1}, Tagged: 0b10, Broken: StoreRefused},
 	{Writes: two{1, 0}, Reads: two{1, 1}, Tagged: 0b10, Early: true, Broken: EarlyTagged},
 	{Writes: two{1, 1}, Reads: two{0, 2}, Tagged: 0b100, Bare: 0b001, Broken: TagGained},
+
+	// Evictions.
+	{Writes: two{1, 0}, Reads: two{0, 2}, Faults: Faults{Evict: 1}, Broken: FloorAbsentOnly},
+	{Writes: two{1, 0}, Reads: two{0, 2}, Faults: Faults{Evict: 1}, Broken: EvictionsTagsOnly},
+	{Writes: two{1, 0}, Reads: two{0, 2}, Faults: Faults{Evict: 1}, Broken: EvictionsUnheard},
 }

@@ -41,6 +41,9 @@ func (m *machine) hear(t State, pi int, emit emit) {
 	case drained > 0:
 		q.dm = max(q.dm, drained)
 		emit(say("P%d hears %d/%d: drained %d", idx(pi), q.epoch, q.heard, q.dm), t, "")
+	case version == evictions:
+		m.settle(&t, pi)
+		emit(say("P%d hears %d/%d: evictions, new view", idx(pi), q.epoch, q.heard), t, "")
 	case version == 0:
 		emit(say("P%d hears %d/%d: another key", idx(pi), q.epoch, q.heard), t, "")
 	case m.broken(NumberBeforeLast):
@@ -76,7 +79,7 @@ func (m *machine) write(q *process, number, version uint8) {
 func (m *machine) resync(t *State, pi int) {
 	q, r := &t.processes[pi], &t.redis[t.epoch]
 	old := *q
-	*q = process{epoch: t.epoch, heard: r.count, dm: r.drained, told: r.told}
+	*q = process{epoch: t.epoch, heard: r.count, dm: r.drained, told: r.told, mark: r.mark}
 	if m.Tagged != 0 {
 		q.since = r.count
 	}
@@ -89,6 +92,25 @@ func (m *machine) resync(t *State, pi int) {
 		} else {
 			t.sessions[old.loader-1].cut = 1
 		}
+	}
+}
+
+// settle begins a new view after evictions: nothing from before their mark counts, and
+// what is under way is shared by LSN alone.
+func (m *machine) settle(t *State, pi int) {
+	q := &t.processes[pi]
+	q.mark = q.heard
+	if m.broken(EvictionsUnheard) {
+		return
+	}
+	q.has, q.value, q.asOf = 0, 0, 0
+	if q.loader > 0 {
+		x := &t.sessions[q.loader-1]
+		x.cut = 1
+		if x.pc != readDone || x.unstored == stored {
+			x.unstored = max(x.unstored, refused)
+		}
+		q.loader = 0
 	}
 }
 

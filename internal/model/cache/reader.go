@@ -43,6 +43,9 @@ func (m *machine) startRead(t State, i int, pi uint8, emit emit) {
 	x.reads--
 	x.process = pi
 	x.readEpoch = q.epoch
+	if t.unsettled() {
+		x.excused = 1
+	}
 	covered := m.covered(x, q.epoch, q.heard, q.dm)
 	m.exchange(x, q)
 	if covered && m.usable(q) {
@@ -146,6 +149,9 @@ func (m *machine) askRedis(s State, i int, emit emit) {
 
 // refuses reports whether a value is known to be invalid by its tag.
 func (m *machine) refuses(x *session, p *process, k *record) bool {
+	if k.asOf < p.mark && (m.carries(k.value) || !m.broken(EvictionsTagsOnly)) {
+		return true
+	}
 	return m.carries(k.value) && !m.broken(HitIgnoresTags) && (p.lastTag > k.asOf || x.ignore == k.asOf+1)
 }
 
@@ -313,7 +319,7 @@ func (m *machine) sharable(load, x *session) bool {
 func (s *State) answer(i int, value uint8) string {
 	x := &s.sessions[i]
 	bad := ""
-	if value < x.own {
+	if value < x.own && x.excused == 0 {
 		bad = fmt.Sprintf("read_your_writes: S%d got v%d after its own (or its cause's) v%d", i, value, x.own)
 	}
 	x.rest()

@@ -1,5 +1,8 @@
 package cachemodel
 
+// evictions is announced instead of a version.
+const evictions = maxVersion + 1
+
 // The scripts, all in the namespace of one epoch.
 
 func (s *State) announce(epoch, drained, version uint8) uint8 {
@@ -46,11 +49,14 @@ func (m *machine) invTag(s *State, epoch, version, lsn uint8) uint8 {
 	return n
 }
 
-// fence is the key's; an absent record has the floor of its epoch.
+// fence is the key's, and the floor of the epoch at least, whether the record is absent
+// or was made again since it was evicted.
 func (m *machine) fence(r *redis) uint8 {
 	switch {
-	case r.key.live == 1:
+	case r.key.live == 1 && m.broken(FloorAbsentOnly):
 		return r.key.fence
+	case r.key.live == 1:
+		return max(r.key.fence, r.floor)
 	case m.broken(FloorOff):
 		return 0
 	case m.FloorIsD:
@@ -60,10 +66,7 @@ func (m *machine) fence(r *redis) uint8 {
 }
 
 func (m *machine) tagFence(r *redis) uint8 {
-	if r.tag.live == 1 {
-		return r.tag.fence
-	}
-	return r.floor
+	return max(r.tag.fence, r.floor)
 }
 
 // acquire gives a session the lease on the key and tells it the fence and the
@@ -130,6 +133,9 @@ func (m *machine) redisSteps(s State, emit emit) {
 		if s.left.Expire > 0 {
 			m.expire(s, e, emit)
 		}
+		if s.left.Evict > 0 {
+			s.evict(e, emit)
+		}
 		if owner := s.redis[e].key.owner; owner > 0 && !m.broken(LeaseNoExpiry) {
 			x := &s.sessions[owner-1]
 			filling := x.pc == readNode || x.pc == readRow || x.pc == readSet
@@ -147,7 +153,7 @@ func (m *machine) redisSteps(s State, emit emit) {
 
 // expire lets go what is old. Durations are orders: a value goes at any time, but a
 // key's record when the replica has passed its fence, and the tag's when no value from
-// before its number is left and no load that could make one.
+// before its number or fence is left and no load that could make one.
 func (m *machine) expire(s State, e int, emit emit) {
 	r := &s.redis[e]
 	passed := s.replay >= r.key.fence
@@ -179,6 +185,25 @@ func (m *machine) expire(s State, e int, emit emit) {
 	}
 }
 
+// evict takes a record whatever it is needed for. Redis counts evictions.
+func (s State) evict(e int, emit emit) {
+	s.left.Evict--
+	s.evicted = 1
+	for i := range s.sessions {
+		s.sessions[i].excused = 1
+	}
+	if s.redis[e].key.live == 1 {
+		t := s
+		t.redis[e].key = record{}
+		emit(say("Redis evicts the key"), t, "")
+	}
+	if s.redis[e].tag.live == 1 {
+		t := s
+		t.redis[e].tag = tagRecord{}
+		emit(say("Redis evicts the tag's record"), t, "")
+	}
+}
+
 // older reports whether something is left that the tag's record speaks against.
 func (m *machine) older(s *State, e int) bool {
 	r := &s.redis[e]
@@ -188,7 +213,8 @@ func (m *machine) older(s *State, e int) bool {
 	for i := range s.sessions {
 		x := &s.sessions[i]
 		busy := x.pc == readTag || x.pc == readNode || x.pc == readRow || x.pc == readSet
-		if busy && int(x.readEpoch) == e && x.asOf < r.tag.number {
+		behind := (x.pc == readRow || x.pc == readSet) && x.replica == 1 && x.replay < r.tag.fence
+		if busy && int(x.readEpoch) == e && (x.asOf < r.tag.number || behind) {
 			return true
 		}
 	}

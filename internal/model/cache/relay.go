@@ -40,6 +40,14 @@ func (m *machine) relayStep(s State, emit emit) {
 		if s.deleted < s.visible || s.applied < s.visible && m.reachable(&s, r.epoch) {
 			m.claim(s, emit)
 		}
+		if s.evicted == 1 && m.reachable(&s, r.epoch) && r.epoch == s.epoch {
+			t := s
+			t.evicted = 0
+			q := &t.redis[r.epoch]
+			q.floor = t.wal
+			q.mark = t.announce(r.epoch, 0, evictions)
+			emit(say("relay finds evictions: floor %d, mark %d/%d", q.floor, r.epoch, q.mark), t, "")
+		}
 		if m.Drain && s.redis[r.epoch].drained < s.wal && m.reachable(&s, r.epoch) {
 			t := s
 			q := &t.relay

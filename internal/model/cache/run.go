@@ -13,6 +13,7 @@ type Faults struct {
 	Failover   uint8 // Redis fails over, and nothing survives
 	Restart    uint8 // the replica of the database comes back in the past
 	Expire     uint8 // a value, a key's record or the tag's record goes
+	Evict      uint8 // Redis evicts a record: a key's or the tag's
 	Refresh    uint8 // a lease is taken while the value is still there
 }
 

@@ -59,4 +59,10 @@ var Runs = []Run{
 	{Name: "tag-as-of-set", Writes: two{1, 0}, Reads: two{1, 2}, Faults: Faults{Deaf: 1}, Reached: true, AsOfAtSet: true, Tagged: 0b10},
 	{Name: "tag-gained", Writes: two{2, 0}, Reads: two{1, 1}, Tagged: 0b100, Bare: 0b001},
 	{Name: "tag-gained-unacked", Writes: two{2, 0}, Reads: two{1, 0}, Faults: Faults{InvFails: 1}, Drain: true, Tagged: 0b100, Bare: 0b001},
+
+	// Evictions.
+	{Name: "evict", Writes: two{1, 0}, Reads: two{1, 2}, Faults: Faults{Evict: 1}},
+	{Name: "evict-loss", Writes: two{1, 0}, Reads: two{1, 1}, Faults: Faults{Evict: 1, Deaf: 1}},
+	{Name: "evict-tag", Writes: two{1, 0}, Reads: two{1, 2}, Faults: Faults{Evict: 1}, Tagged: 0b10},
+	{Name: "evict-tag-loss", Writes: two{1, 0}, Reads: two{1, 1}, Faults: Faults{Evict: 1, Deaf: 1}, Tagged: 0b10},
 }

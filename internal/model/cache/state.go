@@ -36,6 +36,7 @@ type redis struct {
 	drained uint8 // D
 	open    uint8 // opened by the relay
 	floor   uint8 // the fence of a record that is absent
+	mark    uint8 // the counter when the relay last found evictions: values from before are invalid
 	told    uint8 // ghost: the highest version whose invalidation was applied, or was finished before this epoch
 }
 
@@ -46,6 +47,7 @@ type process struct {
 	lastKey, lastTag  uint8 // numbers of the last invalidations heard in this view
 	since             uint8 // W0: the counter when the view began; only with tags
 	epoch, heard, dm  uint8 // epoch; W, announcements heard up to; D as it was heard
+	mark              uint8 // the last mark of evictions heard
 	deaf              uint8 // the subscription is lost, which nobody has noticed
 	told              uint8 // ghost: the highest version of which it has heard
 	loader            uint8 // session+1 that runs the shared load of this view
@@ -69,6 +71,7 @@ type session struct {
 	shared                        uint8 // others may join, and the result may be stored in L1
 	startHeard, startDrained      uint8 // W and D at the start of the shared load
 	moved                         uint8 // with Run.JoinByLast: the key was invalidated since the start
+	excused                       uint8 // ghost: an eviction may have been unknown during the read
 	cut                           uint8 // the process has a new view since the start
 	unstored                      uint8 // why the load is not a value in Redis
 }
@@ -135,6 +138,7 @@ type State struct {
 	events                        [maxVersion + 1]event
 	relay                         relay
 	deleted, applied              uint8 // versions whose event rows, and whose invalidation rows, are deleted
+	evicted                       uint8 // a record was evicted, and the relay has not looked yet
 	left                          Faults
 }
 
@@ -171,6 +175,20 @@ func (s *State) versionAt(lsn uint8) uint8 {
 
 // byTag reports whether the write of a version invalidates the tag, and not the key.
 func (m *machine) byTag(version uint8) bool { return m.Tagged>>version&1 == 1 }
+
+// unsettled reports whether an eviction is not known yet to all who listen. What a record
+// has protected is not protected for so long.
+func (s *State) unsettled() bool {
+	if s.evicted == 1 {
+		return true
+	}
+	for p := range s.processes {
+		if q := &s.processes[p]; q.mark < s.redis[q.epoch].mark {
+			return true
+		}
+	}
+	return false
+}
 
 // carries reports whether the value of a version has the tag.
 func (m *machine) carries(version uint8) bool { return m.Tagged != 0 && m.Bare>>version&1 == 0 }
