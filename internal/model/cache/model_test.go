@@ -14,7 +14,7 @@ import (
 // search finds what goes wrong. With -v the way there is told.
 func TestRulesAreNeeded(t *testing.T) {
 	t.Parallel()
-	skipShort(t)
+	skipSearch(t)
 	tested := map[cachemodel.Rule]bool{}
 	for _, run := range cachemodel.Mutations {
 		if tested[run.Broken] {
@@ -35,7 +35,7 @@ func TestRulesAreNeeded(t *testing.T) {
 // What TestRunsHold does, within bounds that take a moment.
 func TestSmallRunsHold(t *testing.T) {
 	t.Parallel()
-	skipShort(t)
+	skipSearch(t)
 	type two = [2]uint8
 	for _, run := range []cachemodel.Run{
 		{Name: "no-faults", Writes: two{1, 0}, Reads: two{2, 0}},
@@ -57,9 +57,7 @@ func TestRunsHold(t *testing.T) {
 	if os.Getenv("LOADLINE_SLOW") == "" {
 		t.Skip("runs when LOADLINE_SLOW is set")
 	}
-	if raceEnabled {
-		t.Skip("one goroutine, and hours with -race: make check-all runs it without")
-	}
+	skipSearch(t)
 	for _, run := range cachemodel.Runs {
 		t.Run(run.Name, func(t *testing.T) {
 			holds(t, run)
@@ -77,10 +75,13 @@ func holds(t *testing.T, run cachemodel.Run) {
 	t.Log(r)
 }
 
-func skipShort(t *testing.T) {
+func skipSearch(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("a search of many states")
+	}
+	if raceEnabled {
+		t.Skip("one goroutine, and five times slower with -race: make test runs it without")
 	}
 }
 

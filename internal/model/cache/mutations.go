@@ -81,7 +81,7 @@ var Mutations = []Run{
 	{Writes: two{1, 0}, Reads: two{2, 0}, Faults: Faults{Other: 1, WriterDies: 1, InvFails: 1}, Events: true, Broken: StampUnacked},
 	{Writes: two{1, 0}, Reads: two{2, 0}, Faults: Faults{Failover: 1}, Broken: OneNamespace},
 	{Writes: two{1, 0}, Reads: two{0, 1}, Faults: Faults{Failover: 1}, Broken: FloorOff},
-	{Writes: two{1, 0}, Reads: two{1, 1}, Faults: Faults{Failover: 1, InvFails: 1}, Broken: OpenDrained},
+	{Writes: two{1, 0}, Reads: two{1, 1}, Faults: Faults{Failover: 1}, Broken: OpenDrained},
 	{Writes: two{1, 0}, Reads: two{2, 0}, Faults: Faults{Failover: 1}, Split: true, Drain: true, Broken: NoEpoch},
 	{Writes: two{1, 0}, Reads: two{0, 2}, Faults: Faults{Failover: 1}, Broken: OtherEpoch},
 	{Writes: two{1, 0}, Reads: two{2, 0}, Faults: Faults{Failover: 1}, Split: true, Broken: AnyoneOpens},

@@ -1,26 +1,26 @@
 package cachemodel
 
 // processSteps are those of the subscribers: hear, lose the subscription, resync.
-func (m *machine) processSteps(s State, emit emit) {
+func (m *machine) processSteps(s *State, emit emit) {
 	for pi := range s.processes {
 		p := &s.processes[pi]
 		if p.unwritten > 0 {
-			t := s
+			t := *s
 			q := &t.processes[pi]
 			m.write(q, q.unwritten, q.unkind)
 			q.unwritten, q.unkind = 0, 0
 			emit(say("P%d writes down what it heard", idx(pi)), t, "")
 		} else if p.deaf == 0 && p.heard < s.redis[p.epoch].count {
-			m.hear(s, pi, emit)
+			m.hear(*s, pi, emit)
 		}
 		if p.deaf == 0 && s.left.Deaf > 0 {
-			t := s
+			t := *s
 			t.left.Deaf--
 			t.processes[pi].deaf = 1
 			emit(say("P%d's subscription breaks, unnoticed", idx(pi)), t, "")
 		}
 		if (p.deaf == 1 || p.epoch != s.epoch) && (s.redis[s.epoch].open == 1 || m.broken(AnyoneOpens)) {
-			t := s
+			t := *s
 			if t.redis[t.epoch].open == 0 {
 				m.open(&t, t.wal)
 			}

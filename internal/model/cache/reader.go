@@ -2,37 +2,37 @@ package cachemodel
 
 import "fmt"
 
-func (m *machine) sessionStep(s State, i int, emit emit) {
+func (m *machine) sessionStep(s *State, i int, emit emit) {
 	switch s.sessions[i].pc {
 	case idle:
 		m.writeOther(s, i, emit)
 		m.startWrite(s, i, emit)
 		if s.sessions[i].reads > 0 {
 			for p := range uint8(processes) {
-				m.startRead(s, i, p, emit)
+				m.startRead(*s, i, p, emit)
 			}
 		}
 		if m.Events {
 			m.handle(s, i, emit)
 		}
 	case writeRecorded:
-		m.becomeVisible(s, i, emit)
+		m.becomeVisible(*s, i, emit)
 	case writeVisible:
-		m.sendInvalidation(s, i, emit)
+		m.sendInvalidation(*s, i, emit)
 	case readRedis:
-		m.askRedis(s, i, emit)
+		m.askRedis(*s, i, emit)
 	case readTag:
-		m.askTag(s, i, emit)
+		m.askTag(*s, i, emit)
 	case readWait:
-		m.wait(s, i, emit)
+		m.wait(*s, i, emit)
 	case readNode:
-		m.chooseNode(s, i, emit)
+		m.chooseNode(*s, i, emit)
 	case readRow:
-		m.readRow(s, i, emit)
+		m.readRow(*s, i, emit)
 	case readSet:
-		m.fill(s, i, emit)
+		m.fill(*s, i, emit)
 	case readDone:
-		m.finish(s, i, emit)
+		m.finish(*s, i, emit)
 	}
 }
 

@@ -111,14 +111,14 @@ func (m *machine) set(s *State, i int) bool {
 func (m *machine) reachable(s *State, epoch uint8) bool { return epoch == s.epoch || m.Split }
 
 // redisSteps are what happens in Redis by itself: failover, expiry, leases that end.
-func (m *machine) redisSteps(s State, emit emit) {
+func (m *machine) redisSteps(s *State, emit emit) {
 	if s.left.Failover > 0 {
 		if m.broken(OneNamespace) && s.backup != s.redis[0].key {
-			t := s
+			t := *s
 			t.backup = s.redis[0].key
 			emit(say("Redis replica catches up"), t, "")
 		}
-		t := s
+		t := *s
 		t.left.Failover--
 		t.epoch++
 		if m.broken(OneNamespace) {
@@ -127,11 +127,11 @@ func (m *machine) redisSteps(s State, emit emit) {
 		emit(say("Redis fails over: epoch %d, empty", t.epoch), t, "")
 	}
 	for e := range s.redis {
-		if !m.reachable(&s, uint8(e)) {
+		if !m.reachable(s, uint8(e)) {
 			continue
 		}
 		if s.left.Expire > 0 {
-			m.expire(s, e, emit)
+			m.expire(*s, e, emit)
 		}
 		if s.left.Evict > 0 {
 			s.evict(e, emit)
@@ -140,7 +140,7 @@ func (m *machine) redisSteps(s State, emit emit) {
 			x := &s.sessions[owner-1]
 			filling := x.pc == readNode || x.pc == readRow || x.pc == readSet
 			if !filling || s.left.FillerDies > 0 {
-				t := s
+				t := *s
 				if filling {
 					t.left.FillerDies--
 				}

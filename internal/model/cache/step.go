@@ -34,11 +34,11 @@ func idx(i int) uint8 { return uint8(i) }
 
 // next emits every step that is possible.
 func (m *machine) next(s *State, emit emit) {
-	m.databaseSteps(*s, emit)
-	m.redisSteps(*s, emit)
-	m.processSteps(*s, emit)
+	m.databaseSteps(s, emit)
+	m.redisSteps(s, emit)
+	m.processSteps(s, emit)
 	for i := range s.sessions {
-		m.sessionStep(*s, i, emit)
+		m.sessionStep(s, i, emit)
 	}
 	m.relayStep(*s, emit)
 }

@@ -1,12 +1,12 @@
 package cachemodel
 
 // startWrite begins a write in either process. A row lock keeps writers apart.
-func (m *machine) startWrite(s State, i int, emit emit) {
+func (m *machine) startWrite(s *State, i int, emit emit) {
 	if s.sessions[i].writes == 0 || s.written != s.visible {
 		return
 	}
 	for p := range uint8(processes) {
-		t := s
+		t := *s
 		x := &t.sessions[i]
 		x.writes--
 		t.written++
@@ -18,16 +18,17 @@ func (m *machine) startWrite(s State, i int, emit emit) {
 }
 
 // writeOther writes another key, and its invalidation is acknowledged.
-func (m *machine) writeOther(s State, i int, emit emit) {
+func (m *machine) writeOther(s *State, i int, emit emit) {
 	e := s.processes[0].epoch
-	if s.left.Other == 0 || s.sessions[i].reads == 0 || !m.reachable(&s, e) || s.redis[e].open == 0 {
+	if s.left.Other == 0 || s.sessions[i].reads == 0 || !m.reachable(s, e) || s.redis[e].open == 0 {
 		return
 	}
-	s.left.Other--
-	s.wal++
-	n := s.announce(e, 0, 0)
-	m.merge(&s.sessions[i], s.wal, e, n)
-	emit(say("S%d writes another key in P0: LSN %d, inv acknowledged as %d/%d", idx(i), s.wal, e, n), s, "")
+	t := *s
+	t.left.Other--
+	t.wal++
+	n := t.announce(e, 0, 0)
+	m.merge(&t.sessions[i], t.wal, e, n)
+	emit(say("S%d writes another key in P0: LSN %d, inv acknowledged as %d/%d", idx(i), t.wal, e, n), t, "")
 }
 
 func (m *machine) becomeVisible(s State, i int, emit emit) {
@@ -84,11 +85,11 @@ func (m *machine) sendInvalidation(s State, i int, emit emit) {
 }
 
 // handle lets a session handle the event of a version: it must see the cause.
-func (m *machine) handle(s State, i int, emit emit) {
+func (m *machine) handle(s *State, i int, emit emit) {
 	x := &s.sessions[i]
 	for v := uint8(1); v <= s.written; v++ {
 		if e := s.events[v]; e.published == 1 && x.own < v && x.reads > 0 {
-			t := s
+			t := *s
 			y := &t.sessions[i]
 			y.own = v
 			m.merge(y, e.lsn, e.epoch, e.number)
