@@ -49,7 +49,7 @@
 // is an accident of equals: the model has no preference for P0. Ask of each line which message
 // has not arrived yet; here it is none, and the replica is behind.
 //
-// The whole of [Runs] takes half an hour and 5 GB:
+// The whole of [Runs] takes an hour on a machine that does other things, and 5 GB:
 //
 //	LOADLINE_SLOW=1 go test -timeout 2h -v -run TestRunsHold ./internal/model/cache
 package cachemodel
