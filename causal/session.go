@@ -8,7 +8,7 @@ import (
 // Session collects what a client has seen during one request, or a program during
 // one piece of work. Its methods may be called by several goroutines.
 type Session struct {
-	token     atomic.Pointer[Token]
+	seen      atomic.Pointer[seen]
 	changed   atomic.Bool
 	doubt     atomic.Bool
 	principal atomic.Pointer[string]
@@ -17,12 +17,20 @@ type Session struct {
 // NewSession returns a session that has seen what the token says.
 func NewSession(t Token) *Session {
 	s := new(Session)
-	s.token.Store(&t)
+	s.seen.Store(&seen{token: t, settled: t})
 	return s
 }
 
+// seen is what a session has seen. Writes of its own that no cache has acknowledged are in the
+// token alone.
+type seen struct {
+	token, settled Token
+	own            int  // such writes
+	last           Mark // of the last of them
+}
+
 // Token returns what has been seen.
-func (s *Session) Token() Token { return *s.token.Load() }
+func (s *Session) Token() Token { return s.seen.Load().token }
 
 // Doubt says that the client may have seen more than the session knows, for now: it
 // reads primaries, and no cache. Other than [Unknown], it is not told to the client, and
@@ -31,13 +39,39 @@ func (s *Session) Doubt() { s.doubt.Store(true) }
 
 // Mark is [Token.Mark] of the session's token, and whether there may be more.
 func (s *Session) Mark(system uint64) (m Mark, ok, incomplete bool) {
-	t := s.token.Load()
-	m, ok = t.Mark(system)
-	return m, ok, t.incomplete || s.doubt.Load()
+	now := s.seen.Load()
+	m, ok = now.token.Mark(system)
+	return m, ok, now.token.incomplete || s.doubt.Load()
 }
 
 // Add notes that m has been seen.
-func (s *Session) Add(m Mark) { s.update(func(t Token) Token { return t.Add(m) }) }
+func (s *Session) Add(m Mark) {
+	s.change(func(now seen) seen {
+		now.token = now.token.Add(m)
+		switch {
+		case m.LSN == 0:
+		case m.Number > 0:
+			now.settled = now.settled.Add(m)
+		default:
+			now.own, now.last = now.own+1, m
+		}
+		return now
+	})
+}
+
+// Acknowledge notes that caches have been told of the session's last write, at m's position, with
+// m's number. It does nothing where the session has made other writes that they were not told of: the number
+// would speak for those, too.
+func (s *Session) Acknowledge(m Mark) {
+	s.change(func(now seen) seen {
+		last := now.last
+		if last.Epoch, last.Number = m.Epoch, m.Number; now.own != 1 || m.Number == 0 || last != m {
+			return now
+		}
+		now.settled = now.settled.Add(m)
+		return seen{token: now.settled, settled: now.settled}
+	})
+}
 
 // Merge notes that all that the token says has been seen.
 func (s *Session) Merge(u Token) { s.update(func(t Token) Token { return t.Merge(u) }) }
@@ -72,15 +106,25 @@ func (s *Session) identified() string {
 }
 
 func (s *Session) update(change func(Token) Token) {
+	s.change(func(now seen) seen {
+		now.token, now.settled = change(now.token), change(now.settled)
+		return now
+	})
+}
+
+func (s *Session) change(f func(seen) seen) {
 	for {
-		old := s.token.Load()
-		next := change(*old)
-		if next.Equal(*old) {
+		old := s.seen.Load()
+		next := f(*old)
+		same := next.token.Equal(old.token)
+		if same && next.settled.Equal(old.settled) && next.own == old.own {
 			return
 		}
-		// First, so that who sees the token sees that it has changed.
-		s.changed.Store(true)
-		if s.token.CompareAndSwap(old, &next) {
+		if !same {
+			// First, so that who sees the token sees that it has changed.
+			s.changed.Store(true)
+		}
+		if s.seen.CompareAndSwap(old, &next) {
 			return
 		}
 	}

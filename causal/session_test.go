@@ -73,3 +73,79 @@ func BenchmarkMark(b *testing.B) {
 		}
 	}
 }
+
+// A number stands for the last write alone: it is not taken where there were others that no cache was told
+// of.
+func TestAcknowledge(t *testing.T) {
+	t.Parallel()
+	mark := func(lsn causal.LSN, number uint64) causal.Mark {
+		m := causal.Mark{System: 1, Timeline: 1, LSN: lsn, Number: number}
+		if number > 0 {
+			m.Epoch = 9
+		}
+		return m
+	}
+	for name, c := range map[string]struct {
+		has  causal.Token
+		does func(s *causal.Session)
+		want causal.Mark
+	}{
+		"one write": {does: func(s *causal.Session) {
+			s.Add(mark(5, 0))
+			s.Acknowledge(mark(5, 3))
+		}, want: mark(5, 3)},
+		"after one that was acknowledged in another request": {has: causal.NewToken(mark(4, 2)), does: func(s *causal.Session) {
+			s.Add(mark(5, 0))
+			s.Acknowledge(mark(5, 3))
+		}, want: mark(5, 3)},
+		"after one that was not": {has: causal.NewToken(mark(4, 0)), does: func(s *causal.Session) {
+			s.Add(mark(5, 0))
+			s.Acknowledge(mark(5, 3))
+		}, want: mark(5, 0)},
+		"two writes, each acknowledged": {does: func(s *causal.Session) {
+			s.Add(mark(5, 0))
+			s.Acknowledge(mark(5, 3))
+			s.Add(mark(6, 0))
+			s.Acknowledge(mark(6, 4))
+		}, want: mark(6, 4)},
+		"two writes, the first of which was not": {does: func(s *causal.Session) {
+			s.Add(mark(5, 0))
+			s.Add(mark(6, 0))
+			s.Acknowledge(mark(6, 4))
+		}, want: mark(6, 0)},
+		"another write came while the first was told": {does: func(s *causal.Session) {
+			s.Add(mark(5, 0))
+			s.Add(mark(6, 0))
+			s.Acknowledge(mark(5, 3))
+		}, want: mark(6, 0)},
+		"another position": {does: func(s *causal.Session) {
+			s.Add(mark(5, 0))
+			s.Acknowledge(mark(4, 3))
+		}, want: mark(5, 0)},
+		"no number": {does: func(s *causal.Session) {
+			s.Add(mark(5, 0))
+			s.Acknowledge(mark(5, 0))
+		}, want: mark(5, 0)},
+		"twice": {does: func(s *causal.Session) {
+			s.Add(mark(5, 0))
+			s.Acknowledge(mark(5, 3))
+			s.Acknowledge(mark(5, 4))
+		}, want: mark(5, 3)},
+		"what has been merged stays": {does: func(s *causal.Session) {
+			s.Add(mark(5, 0))
+			s.Merge(causal.NewToken(mark(7, 0)))
+			s.Acknowledge(mark(5, 3))
+		}, want: mark(7, 0)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := causal.NewSession(c.has)
+			c.does(s)
+			if m, _, _ := s.Mark(1); m != c.want {
+				t.Errorf("the mark is %+v, want %+v", m, c.want)
+			}
+			if !s.Changed() {
+				t.Error("the session has not changed")
+			}
+		})
+	}
+}
