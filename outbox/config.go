@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -66,8 +67,8 @@ type Hints interface {
 	Receive(ctx context.Context, f func()) error
 }
 
-// RelayConfig says what a relay reads and where it publishes. Driver and one of Pool
-// and DSN are required.
+// RelayConfig says what a relay reads and where it publishes. One of Pool and DSN is required, and one of
+// Driver and Invalidator.
 type RelayConfig struct {
 	// Pool or DSN lead to the primary. The relay takes one connection for itself, for as long
 	// as it runs. It must be the server's own, not one of a pooler that changes servers'
@@ -75,7 +76,8 @@ type RelayConfig struct {
 	// name all servers, with target_session_attrs=read-write.
 	Pool *pgxpool.Pool
 	DSN  string
-	// Driver is the broker.
+	// Driver is the broker. Without one, which an Invalidator makes sense of, events wait as they do
+	// while the broker is away.
 	Driver events.Driver
 	// Source says who writes the events: a URI reference such as /conduit. Default "/".
 	Source string
@@ -141,6 +143,9 @@ func (c RelayConfig) withDefaults() RelayConfig {
 		host, _ := os.Hostname()
 		c.Name = fmt.Sprintf("%s:%d", host, os.Getpid())
 	}
+	if c.Driver == nil {
+		c.Driver = noDriver{}
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -163,8 +168,9 @@ func (c RelayConfig) Validate() error {
 		}
 	}
 	wrong((c.Pool == nil) == (c.DSN == ""), "Pool and DSN: one of them is needed, and not both")
-	wrong(c.Driver == nil, "Driver: there is none")
+	wrong(c.Driver == nil && c.Invalidator == nil, "Driver: there is none, and no Invalidator")
 	wrong(c.Shard < 0 || c.Shard >= MaxShards, "Shard is %d, and should be 0 to %d", c.Shard, MaxShards-1)
+	wrong(c.Invalidator != nil && d.Poll > time.Second, "Poll is %v, and with an Invalidator at most 1 s: caches go by it", d.Poll)
 	wrong(c.Shard != 0 && c.Invalidator != nil, "Invalidator: it belongs to shard 0")
 	wrong(d.Batch < 1 || d.Batch > 10_000, "Batch is %d, and should be 1 to 10000", c.Batch)
 	wrong(d.MaxBatchBytes < 1 || d.MaxBatchBytes > math.MaxInt32, "MaxBatchBytes is %d", c.MaxBatchBytes)
@@ -177,3 +183,18 @@ func (c RelayConfig) Validate() error {
 	wrong(d.OnPoison != Skip && d.OnPoison != Block, "OnPoison is %q, and should be %q or %q", c.OnPoison, Skip, Block)
 	return errors.Join(errs...)
 }
+
+// noDriver is that of a relay for a cache alone.
+type noDriver struct{}
+
+var errNoDriver = fmt.Errorf("%w: RelayConfig.Driver is not set", events.ErrUnavailable)
+
+func (noDriver) Publish(_ context.Context, messages []events.Raw) []error {
+	return slices.Repeat([]error{errNoDriver}, len(messages))
+}
+
+func (noDriver) Subscribe(context.Context, events.Subscription, func(events.Delivery)) error {
+	return errNoDriver
+}
+
+func (noDriver) Capabilities() events.Capabilities { return events.Capabilities{Name: "none"} }

@@ -21,6 +21,9 @@ type Invalidator interface {
 	// Drained says that the records of each commit up to a mark have been applied. It is called
 	// once a second, unless the cache, the relay or a writer's transaction is in the way.
 	Drained(ctx context.Context, upTo causal.Mark) error
+	// Tick says that the relay is there, once a second. Now is a position at or past all that
+	// was applied before, by this relay and those before it.
+	Tick(ctx context.Context, now causal.Mark) error
 }
 
 // MaxRecord bounds an invalidation, in bytes: a key and what belongs to it.
@@ -110,11 +113,12 @@ type caching struct {
 
 // queue adds the scan to a batch, unless there is no cache, or it is away.
 func (c *caching) queue(b *pgx.Batch) bool {
+	if len(c.applied) > 0 { // also while the cache is away
+		b.Queue(appliedSQL, c.applied)
+		c.applied = nil
+	}
 	if !c.due || c.wait.waiting() {
 		return false
-	}
-	if len(c.applied) > 0 {
-		b.Queue(appliedSQL, c.applied)
 	}
 	top, gaps := c.from()
 	if gaps == nil {
@@ -138,7 +142,6 @@ func (c *caching) queue(b *pgx.Batch) bool {
 // apply applies what the scan has found, at a position that was read after it.
 func (s *session) apply(ctx context.Context, lsn causal.LSN) {
 	c := &s.cache
-	c.applied = nil // deleted by the batch of the scan
 	c.more = len(c.seqs) == invalidationBatch
 	if settled := c.scanned(c.seqs, c.more); settled != nil {
 		c.drained = settled
@@ -183,12 +186,25 @@ func (s *session) cacheAway(ctx context.Context, err error) {
 	}
 }
 
+// beat tells the cache that the relay is there, at a position that was read after its lease was
+// renewed.
+func (s *session) beat(ctx context.Context, lsn causal.LSN) {
+	if s.r.c.Invalidator == nil || s.cache.wait.waiting() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.r.c.ApplyTimeout)
+	defer cancel()
+	if err := s.r.c.Invalidator.Tick(ctx, s.l.place.mark(lsn)); err != nil {
+		s.cacheAway(ctx, err)
+	}
+}
+
 // invalidate applies all that there is.
 func (s *session) invalidate(ctx context.Context) error {
 	for range maxPasses {
 		var b pgx.Batch
 		if !s.cache.queue(&b) {
-			return nil
+			return s.send(ctx, &b)
 		}
 		var text string
 		b.Queue(positionSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&text) })

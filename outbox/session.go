@@ -353,11 +353,12 @@ func (s *session) renew(ctx context.Context) error {
 	if s.cache.settled {
 		invalidations = new(s.cache.low())
 	}
-	sent, renewed := time.Now(), false
+	sent, renewed, text := time.Now(), false, ""
 	b.Queue(renewSQL, s.l.shard, s.l.epoch, s.paused, top, low, invalidations).Exec(func(tag pgconn.CommandTag) error {
 		renewed = tag.RowsAffected() == 1
 		return nil
 	})
+	b.Queue(positionSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&text) })
 	if err := s.send(ctx, &b); err != nil {
 		return err
 	}
@@ -365,7 +366,11 @@ func (s *session) renew(ctx context.Context) error {
 		return errLease
 	}
 	s.l.renewed = sent
-	return nil
+	lsn, err := position(text)
+	if err == nil {
+		s.beat(ctx, lsn)
+	}
+	return err
 }
 
 // low is a number that no row is below.
