@@ -42,6 +42,16 @@ var forbidden = map[string]map[string]string{
 		module + "/internal":   "an application imports it as it is",
 		"github.com/jackc/pgx": "it knows Redis alone",
 	},
+	"/cache": {
+		"testing":                     "it would be linked into every program",
+		module + "/internal":          "an application imports it as it is",
+		module + "/db":                "the context tells the router; the cache does not know it",
+		module + "/outbox":            "the outbox declares what it needs of a cache",
+		module + "/events":            "the outbox declares what it needs of a cache",
+		"github.com/nats-io":          "events are another package's",
+		"github.com/jackc/pgx":        "loads are the application's",
+		"github.com/pressly/goose/v3": "migrations are the command's and the application's",
+	},
 	"/db": {
 		"testing":                     "it would be linked into every program",
 		module + "/internal":          "an application imports it as it is",

@@ -1,0 +1,548 @@
+package cache_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/loadlinehq/loadline/cache"
+	"github.com/loadlinehq/loadline/causal"
+	"github.com/loadlinehq/loadline/tenancy"
+)
+
+func TestTwoProcessesShareLoads(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	one, two := articles(t, f.process(), cache.Hot()), articles(t, f.process(), cache.Hot())
+	var s source
+	for range 3 {
+		get(t, one, &s, "a")
+		get(t, two, &s, "a")
+	}
+	wantLoads(t, &s, 1)
+}
+
+func TestInvalidationReachesAll(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	one, two := articles(t, f.process(), cache.Hot()), articles(t, f.process(), cache.Hot())
+	var s source
+	get(t, one, &s, "a")
+	get(t, two, &s, "a")
+	s.now.Store(1)
+	if err := one.Invalidate(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	f.until("both processes have it", func() bool { return get(t, two, &s, "a") == 1 && get(t, one, &s, "a") == 1 })
+	wantLoads(t, &s, 2)
+	// And by the relay, for a writer that has died.
+	s.now.Store(2)
+	mark, err := f.relay.Apply(t.Context(), at(2000), [][]byte{one.Key(t.Context(), "a").Record()})
+	if err != nil || mark.Number == 0 || mark.LSN != 2000 {
+		t.Fatalf("%+v, %v", mark, err)
+	}
+	f.until("both have it", func() bool { return get(t, one, &s, "a") == 2 && get(t, two, &s, "a") == 2 })
+}
+
+// A session that has written reads what it wrote: before the announcement has been heard from the
+// database, and then from the caches.
+func TestCoveredByNumber(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	store := f.process()
+	c := articles(t, store, cache.Hot())
+	var s source
+	get(t, c, &s, "a")
+	session := causal.NewSession(causal.Token{})
+	ctx := causal.WithSession(t.Context(), session)
+	s.now.Store(1)
+	session.Add(at(2000)) // as the router does after the commit
+	a, err := c.Get(ctx, "a", s.load)
+	if err != nil || a.Version != 1 {
+		t.Errorf("before the invalidation: %v, %v", a, err)
+	}
+	if err := store.Invalidate(ctx, c.Key(ctx, "a")); err != nil {
+		t.Fatal(err)
+	}
+	if m, _ := session.Token().Mark(system); m.Number == 0 || m.LSN != 2000 {
+		t.Errorf("the session's mark is %+v", m)
+	}
+	before := s.loads.Load()
+	var seen causal.Mark
+	f.until("the cache is used", func() bool {
+		before = s.loads.Load()
+		a, err := c.Get(ctx, "a", func(ctx context.Context) (article, error) {
+			seen, _ = causal.FromContext(ctx).Token().Mark(system)
+			return s.load(ctx)
+		})
+		if err != nil || a.Version != 1 {
+			t.Fatalf("%v, %v", a, err)
+		}
+		return s.loads.Load() == before
+	})
+	if seen.LSN < 2000 {
+		t.Errorf("it was loaded at %v, and the fence is 2000", seen.LSN)
+	}
+	// Another process, whose session nobody told: by the drained mark.
+	other := articles(t, f.process(), cache.Hot())
+	late := causal.WithSession(t.Context(), causal.NewSession(causal.NewToken(at(3000))))
+	before = s.loads.Load()
+	_, _ = other.Get(late, "a", s.load)
+	_, _ = other.Get(late, "a", s.load)
+	if s.loads.Load() != before+2 {
+		t.Errorf("who is not covered was given what is cached")
+	}
+	f.lsn.Store(3000)
+	f.tick()
+	f.until("the drained mark covers it", func() bool {
+		before := s.loads.Load()
+		_, _ = other.Get(late, "a", s.load)
+		return s.loads.Load() == before
+	})
+}
+
+// A load that was under way when its key was invalidated is not kept, and not joined.
+func TestStaleFill(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	store := f.process()
+	c := articles(t, store, cache.Hot())
+	var s source
+	get(t, c, &s, "other")
+	reading, go1 := make(chan struct{}), make(chan struct{})
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		_, _ = c.Get(t.Context(), "a", func(context.Context) (article, error) {
+			close(reading)
+			<-go1
+			return article{Version: 0}, nil // read before the write
+		})
+	})
+	<-reading
+	s.now.Store(1)
+	session := causal.NewSession(causal.Token{})
+	session.Add(at(2000))
+	ctx := causal.WithSession(t.Context(), session)
+	if err := store.Invalidate(ctx, c.Key(ctx, "a"), c.Key(ctx, "other")); err != nil {
+		t.Fatal(err)
+	}
+	// The session's number is heard: it is given what is cached of the other key.
+	f.until("covered", func() bool {
+		before := s.loads.Load()
+		a, err := c.Get(ctx, "other", s.load)
+		return err == nil && a.Version == 1 && s.loads.Load() == before
+	})
+	began := time.Now()
+	a, err := c.Get(ctx, "a", s.load)
+	if err != nil || a.Version != 1 {
+		t.Errorf("%v, %v", a, err)
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("it has waited %v for the load of before", took)
+	}
+	close(go1)
+	wait.Wait()
+	for range 5 {
+		if got := get(t, c, &s, "a"); got != 1 {
+			t.Errorf("the cache has %d", got)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestTags(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	store := f.process()
+	one, two := articles(t, store, cache.Hot()), articles(t, f.process(), cache.Hot())
+	var s source
+	load := func(ctx context.Context) (article, error) {
+		cache.AddTags(ctx, "author:1", "list")
+		return s.load(ctx)
+	}
+	read := func(c *cache.Cache[string, article], key string) int {
+		a, err := c.Get(t.Context(), key, load)
+		if err != nil {
+			t.Error(err)
+		}
+		return a.Version
+	}
+	read(one, "a")
+	read(two, "a")
+	read(one, "b")
+	wantLoads(t, &s, 2)
+	s.now.Store(1)
+	if err := store.Invalidate(t.Context(), cache.Tag("", "author:1")); err != nil {
+		t.Fatal(err)
+	}
+	f.until("all of the tag", func() bool { return read(one, "a") == 1 && read(two, "a") == 1 && read(two, "b") == 1 })
+	wantLoads(t, &s, 4)
+	// A process that begins after it asks for what it has not heard.
+	s.now.Store(2)
+	read(one, "c")
+	if err := store.Invalidate(t.Context(), cache.Tag("", "list")); err != nil {
+		t.Fatal(err)
+	}
+	s.now.Store(3)
+	three := articles(t, f.process(), cache.Hot())
+	if got := read(three, "c"); got != 3 {
+		t.Errorf("a process that began after the invalidation gives %d", got)
+	}
+	// A tag that is invalidated during the load.
+	go1 := make(chan struct{})
+	reading := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = one.Get(t.Context(), "d", func(ctx context.Context) (article, error) {
+			cache.AddTags(ctx, "late")
+			close(reading)
+			<-go1
+			return article{Version: -1}, nil
+		})
+	}()
+	<-reading
+	if err := store.Invalidate(t.Context(), cache.Tag("", "late")); err != nil {
+		t.Fatal(err)
+	}
+	close(go1)
+	<-done
+	if got := read(two, "d"); got != 3 {
+		t.Errorf("what was loaded before the tag's invalidation was kept: %d", got)
+	}
+}
+
+func TestNegative(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	c := articles(t, f.process(), cache.Hot())
+	loads := 0
+	missing := func(context.Context) (article, error) {
+		loads++
+		return article{}, fmt.Errorf("articles: %w", cache.ErrNotFound)
+	}
+	for range 3 {
+		if _, err := c.Get(t.Context(), "none", missing); !errors.Is(err, cache.ErrNotFound) {
+			t.Errorf("%v", err)
+		}
+	}
+	if loads != 1 {
+		t.Errorf("%d loads", loads)
+	}
+	if err := c.Invalidate(t.Context(), "none"); err != nil {
+		t.Fatal(err)
+	}
+	var s source
+	f.until("it is there", func() bool {
+		_, err := c.Get(t.Context(), "none", s.load)
+		return err == nil
+	})
+}
+
+// A thousand readers of one key, in four processes, cost one load.
+func TestStampede(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	var caches []*cache.Cache[string, article]
+	for range 4 {
+		caches = append(caches, articles(t, f.process(), cache.Hot()))
+	}
+	var s source
+	var wait sync.WaitGroup
+	for i := range 1000 {
+		wait.Go(func() {
+			_, err := caches[i%4].Get(t.Context(), "a", func(ctx context.Context) (article, error) {
+				time.Sleep(50 * time.Millisecond)
+				return s.load(ctx)
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	wantLoads(t, &s, 1)
+}
+
+// Nobody is hurt by another's load that fails, panics, or ends its goroutine, nor by a reader who goes.
+func TestFailures(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	c := articles(t, f.process(), cache.Hot())
+	var s source
+	for name, load := range map[string]func(context.Context) (article, error){
+		"error":  func(context.Context) (article, error) { return article{}, errors.New("no") },
+		"panic":  func(context.Context) (article, error) { panic("no") },
+		"goexit": func(context.Context) (article, error) { goexit(); return article{}, nil },
+	} {
+		began := time.Now()
+		if _, err := c.Get(t.Context(), name, load); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		if get(t, c, &s, name); time.Since(began) > 2*time.Second {
+			t.Errorf("%s: the next reader waits %v", name, time.Since(began))
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { time.Sleep(20 * time.Millisecond); cancel() }()
+	before := s.loads.Load()
+	_, err := c.Get(ctx, "slow", func(ctx context.Context) (article, error) {
+		time.Sleep(100 * time.Millisecond)
+		return s.load(ctx)
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	get(t, c, &s, "slow")
+	wantLoads(t, &s, before+1)
+}
+
+func TestGetMany(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	one, two := articles(t, f.process(), cache.Hot()), articles(t, f.process(), cache.Hot())
+	var asked [][]string
+	load := func(_ context.Context, keys []string) (map[string]article, error) {
+		asked = append(asked, keys)
+		m := make(map[string]article)
+		for _, k := range keys {
+			if k != "none" {
+				m[k] = article{k, 1}
+			}
+		}
+		return m, nil
+	}
+	for _, c := range []*cache.Cache[string, article]{one, one, two} {
+		m, err := c.GetMany(t.Context(), []string{"a", "b", "none", "a"}, load)
+		if err != nil || len(m) != 2 || m["b"].Title != "b" {
+			t.Errorf("%v, %v", m, err)
+		}
+	}
+	if len(asked) != 1 || len(asked[0]) != 3 {
+		t.Errorf("asked for %v", asked)
+	}
+	if m, err := two.GetMany(t.Context(), []string{"a", "c"}, load); err != nil || len(m) != 2 || len(asked) != 2 || len(asked[1]) != 1 {
+		t.Errorf("%v, %v, asked for %v", m, err, asked)
+	}
+}
+
+// A store without Redis keeps the rules in its process.
+func TestOneTier(t *testing.T) {
+	t.Parallel()
+	store, err := cache.OpenStore(t.Context(), cache.StoreConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	c := articles(t, store, cache.Hot())
+	var s source
+	get(t, c, &s, "a")
+	get(t, c, &s, "a")
+	wantLoads(t, &s, 1)
+	session := causal.NewSession(causal.Token{})
+	ctx := causal.WithSession(t.Context(), session)
+	session.Add(at(2000))
+	s.now.Store(1)
+	if err := store.Invalidate(ctx, c.Key(ctx, "a")); err != nil {
+		t.Fatal(err)
+	}
+	var fence causal.LSN
+	a, err := c.Get(ctx, "a", func(ctx context.Context) (article, error) {
+		m, _ := causal.FromContext(ctx).Token().Mark(system)
+		fence = m.LSN
+		return s.load(ctx)
+	})
+	if err != nil || a.Version != 1 || fence != 2000 {
+		t.Errorf("%v, %v, read at %v", a, err, fence)
+	}
+	if get(t, c, &s, "a"); s.loads.Load() != 2 {
+		t.Errorf("%d loads", s.loads.Load())
+	}
+	// A stranger's token: covered when the relay in this process has drained it.
+	late := causal.WithSession(t.Context(), causal.NewSession(causal.NewToken(at(3000))))
+	_, _ = c.Get(late, "a", s.load)
+	wantLoads(t, &s, 3)
+	if err := store.Drained(t.Context(), at(3000)); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = c.Get(late, "a", s.load) // who began to relay does not know what was invalidated elsewhere
+	_, _ = c.Get(late, "a", s.load)
+	wantLoads(t, &s, 4)
+}
+
+func TestTenantsAreApart(t *testing.T) {
+	t.Parallel()
+	store, err := cache.OpenStore(t.Context(), cache.StoreConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	c := articles(t, store, cache.Hot())
+	for i, tenant := range []string{"acme", "globex", ""} {
+		ctx := t.Context()
+		if tenant != "" {
+			if ctx, err = tenancy.With(ctx, tenant); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a, err := c.Get(ctx, "a", func(context.Context) (article, error) { return article{tenant, i}, nil })
+		if err != nil || a.Title != tenant {
+			t.Errorf("%s: %v, %v", tenant, a, err)
+		}
+	}
+}
+
+// A value past its time is given while another is loaded, and when loading fails.
+func TestOldValues(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	c := articles(t, f.process(), cache.Class{Name: "short", TTL: 300 * time.Millisecond, Stale: 2 * time.Second, StaleIfError: time.Minute, Jitter: -1, EarlyRefresh: -1})
+	var s source
+	get(t, c, &s, "a")
+	time.Sleep(400 * time.Millisecond)
+	s.now.Store(1)
+	if got := get(t, c, &s, "a"); got != 0 {
+		t.Errorf("who comes after the time has to wait: %d", got)
+	}
+	f.until("another is loaded", func() bool { return get(t, c, &s, "a") == 1 })
+	time.Sleep(2500 * time.Millisecond)
+	a, err := c.Get(t.Context(), "a", func(context.Context) (article, error) { return article{}, errors.New("the database is away") })
+	if err != nil || a.Version != 1 {
+		t.Errorf("%v, %v", a, err)
+	}
+	// One that was invalidated is not.
+	if err := c.Invalidate(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Get(t.Context(), "a", func(context.Context) (article, error) { return article{}, errors.New("the database is away") }); err == nil {
+		t.Error("what was invalidated is given because loading fails")
+	}
+}
+
+// A program with another type beside this one loads its own.
+func TestSchema(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	store := f.process()
+	one := articles(t, store, cache.Hot())
+	type other struct{ Title, Author string }
+	two, err := cache.New(store, cache.Config[string, other]{Name: "article", Class: cache.Hot()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s source
+	get(t, one, &s, "a")
+	o, err := two.Get(t.Context(), "a", func(context.Context) (other, error) { return other{"t", "b"}, nil })
+	if err != nil || o.Author != "b" {
+		t.Errorf("%v, %v", o, err)
+	}
+}
+
+func TestBadConfigurations(t *testing.T) {
+	t.Parallel()
+	store, err := cache.OpenStore(t.Context(), cache.StoreConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	_, err = cache.New(store, cache.Config[float64, string]{Name: "a/b", Class: cache.Class{TTL: -1, LoadTimeout: time.Minute}})
+	for _, want := range []string{"Name", "Class.Name", "TTL", "KeyText", "LoadTimeout"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not name %s", err, want)
+		}
+	}
+	if _, err := cache.OpenStore(t.Context(), cache.StoreConfig{Timeout: time.Hour, MaxLoads: -1}); err == nil || !strings.Contains(err.Error(), "Timeout") || !strings.Contains(err.Error(), "MaxLoads") {
+		t.Errorf("%v", err)
+	}
+}
+
+// A session whose write has changed more than caches were told of in one call is not given what is
+// cached.
+func TestPartOfAWrite(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	c := articles(t, f.process(), cache.Hot())
+	var s source
+	get(t, c, &s, "list")
+	session := causal.NewSession(causal.Token{})
+	ctx := causal.WithSession(t.Context(), session)
+	s.now.Store(1)
+	session.Add(at(2000))
+	if err := c.Invalidate(ctx, "a"); err != nil { // and the list is left to the relay
+		t.Fatal(err)
+	}
+	for range 20 {
+		if a, err := c.Get(ctx, "list", s.load); err != nil || a.Version != 1 {
+			t.Fatalf("%v, %v", a, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// What Redis drops of an epoch's own ends it, and the relay opens another.
+func TestEpochIsDropped(t *testing.T) {
+	t.Parallel()
+	for _, what := range []string{"meta", "tags"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t)
+			c := articles(t, f.process(), cache.Hot())
+			var s source
+			get(t, c, &s, "a")
+			f.drop(what)
+			before := s.loads.Load()
+			f.until("a new epoch, in which it is loaded anew", func() bool {
+				get(t, c, &s, "a")
+				loads := s.loads.Load()
+				get(t, c, &s, "a")
+				return loads > before && s.loads.Load() == loads
+			})
+		})
+	}
+}
+
+// A load that heeds nothing keeps its readers for a while, and nobody afterwards.
+func TestHangingLoad(t *testing.T) {
+	t.Parallel()
+	store, err := cache.OpenStore(t.Context(), cache.StoreConfig{Lease: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := articles(t, store, cache.Class{Name: "short", TTL: time.Minute, WaitTimeout: -1})
+	hang := make(chan struct{})
+	if _, err := c.Get(t.Context(), "a", func(context.Context) (article, error) { <-hang; return article{}, nil }); err == nil {
+		t.Error("no error")
+	}
+	var s source
+	if get(t, c, &s, "a"); s.loads.Load() != 1 {
+		t.Errorf("%d loads", s.loads.Load())
+	}
+	close(hang)
+	store.Close()
+}
+
+func TestGetManyWhoseLoadEnds(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	c := articles(t, f.process(), cache.Hot())
+	for name, load := range map[string]func(context.Context, []string) (map[string]article, error){
+		"error":  func(context.Context, []string) (map[string]article, error) { return nil, errors.New("no") },
+		"panic":  func(context.Context, []string) (map[string]article, error) { panic("no") },
+		"goexit": func(context.Context, []string) (map[string]article, error) { goexit(); return nil, nil },
+	} {
+		if _, err := c.GetMany(t.Context(), []string{name, name + "2"}, load); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		began := time.Now()
+		m, err := c.GetMany(t.Context(), []string{name}, func(context.Context, []string) (map[string]article, error) {
+			return map[string]article{name: {Version: 1}}, nil
+		})
+		if err != nil || len(m) != 1 || time.Since(began) > 2*time.Second {
+			t.Errorf("%s: afterwards %v, %v, after %v", name, m, err, time.Since(began))
+		}
+	}
+}
