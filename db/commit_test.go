@@ -28,7 +28,8 @@ func TestBrokenCommit(t *testing.T) {
 	d := stacktest.Postgres(t)
 	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
 		dsn, proxy := tampered(t, d.URL)
-		router := run(t, db.Config{Primary: dsn}, func(c *db.Config) {
+		// What watches the server must not be what meets the fault.
+		router := run(t, db.Config{Primary: dsn, PollInterval: 20 * time.Second}, func(c *db.Config) {
 			c.Configure = func(c *pgxpool.Config) { c.ConnConfig.DefaultQueryExecMode = mode }
 		})
 		if _, err := router.Write(t.Context()).Exec(t.Context(), "CREATE TABLE IF NOT EXISTS paid (id serial, what text)"); err != nil {

@@ -18,9 +18,9 @@ type databaseFlag struct {
 
 const (
 	// databaseWait is how long who looks once waits for the database.
-	databaseWait = 10 * time.Second
+	databaseWait = 12 * time.Second
 	// serverWait bounds an attempt at one server of several, so that there is time for the next.
-	serverWait = 2 * time.Second
+	serverWait = 5 * time.Second
 	retryEvery = 200 * time.Millisecond
 )
 
@@ -46,10 +46,14 @@ func (f databaseFlag) connect(ctx context.Context, wait time.Duration) (*pgx.Con
 	}
 	within, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
+	var said error // by an attempt that was not cut short
 	for {
 		conn, err := connectPrimary(within, config)
 		if err == nil {
 			return conn, nil
+		}
+		if said == nil || within.Err() == nil {
+			said = err
 		}
 		if pg, ok := errors.AsType[*pgconn.PgError](err); ok && (strings.HasPrefix(pg.Code, "28") || pg.Code == "3D000") {
 			return nil, fmt.Errorf("the database does not let us in; look at --url (variable DATABASE_URL): %w", err)
@@ -59,7 +63,7 @@ func (f databaseFlag) connect(ctx context.Context, wait time.Duration) (*pgx.Con
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
 			}
-			return nil, fmt.Errorf("the database was away for %v; is it running, and is it where --url (variable DATABASE_URL) says: %w", wait, err)
+			return nil, fmt.Errorf("the database was away for %v; is it running, and is it where --url (variable DATABASE_URL) says: %w", wait, said)
 		case <-time.After(retryEvery):
 		}
 	}

@@ -58,7 +58,7 @@ func TestMigrateRefuses(t *testing.T) {
 		want string
 	}{
 		"no database":   {"", "--print shows the SQL"},
-		"database away": {"postgres://app@127.0.0.1:1/app?sslmode=disable", "the database was away for 10s; is it running"},
+		"database away": {"postgres://app@127.0.0.1:1/app?sslmode=disable", "the database was away for 12s; is it running"},
 		"a standby":     {stacktest.Postgres(t).ReplicaURLs[0], "is a standby"},
 	} {
 		t.Run(name, func(t *testing.T) {
