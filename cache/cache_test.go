@@ -546,3 +546,27 @@ func TestGetManyWhoseLoadEnds(t *testing.T) {
 		}
 	}
 }
+
+// Readers who go while Redis is asked say nothing about Redis.
+func TestReadersWhoGo(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	store := f.process()
+	c := articles(t, store, cache.Hot())
+	var s source
+	get(t, c, &s, "a")
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 20 {
+		_, err := c.GetMany(gone, []string{"b"}, func(context.Context, []string) (map[string]article, error) { return nil, gone.Err() })
+		if err == nil {
+			t.Error("no error")
+		}
+	}
+	if !store.Active() {
+		t.Error("the process takes part no more")
+	}
+	if get(t, c, &s, "a"); s.loads.Load() != 1 {
+		t.Errorf("%d loads: what was cached has gone with them", s.loads.Load())
+	}
+}

@@ -30,7 +30,7 @@ func (s *Store) listen(ctx context.Context) {
 	for {
 		began := time.Now()
 		err := s.takePart(ctx)
-		s.leave()
+		s.view.Store(nil)
 		if ctx.Err() != nil {
 			return
 		}
@@ -48,10 +48,6 @@ func (s *Store) listen(ctx context.Context) {
 		}
 		delay = min(2*delay, rejoinMax)
 	}
-}
-
-func (s *Store) leave() {
-	s.view.Store(nil)
 }
 
 // takePart joins the epoch that is open and hears what is announced, until something is

@@ -113,12 +113,14 @@ func (r *redis) within(ctx context.Context, limit time.Duration, dials uint64, f
 	if r.dials.Load() != dials {
 		return errClosed
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	within, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	err := f(ctx)
+	err := f(within)
 	switch {
 	case r.dials.Load() != dials:
 		return errClosed
+	case err != nil && ctx.Err() != nil: // who asked has gone
+		return fmt.Errorf("%w: %w", errAway, context.Cause(ctx))
 	case err == nil, errors.Is(err, errClosed):
 		r.missed.Store(0)
 		return err

@@ -177,29 +177,3 @@ func (r *relay) lead(epoch uint64, replid, space string, dials uint64) {
 func (r *relay) sameServer(dials uint64, now server) bool {
 	return dials == r.connected && strings.Trim(now.replid2, "0") == ""
 }
-
-func (s *Store) applyLocally(fence causal.Mark, of []Target) causal.Mark {
-	v := s.localView(fence, true)
-	fence.Epoch, fence.Number = v.epoch, s.invalidateLocally(v, fence.LSN, of)
-	return fence
-}
-
-// localView is the view of a store without Redis, on the timeline that a mark names. It is a new one where that is
-// another, and where this process's relay has not been there for a while: what another has invalidated
-// meanwhile was invalidated elsewhere.
-func (s *Store) localView(at causal.Mark, relayed bool) *view {
-	s.local.Lock()
-	defer s.local.Unlock()
-	v := s.view.Load()
-	fresh := true
-	if relayed {
-		fresh = s.relay.led && s.since()-s.relay.ticked < silence
-		s.relay.led, s.relay.ticked = true, s.since()
-	}
-	if fresh && v.system == at.System && v.timeline >= at.Timeline || !relayed && v.system != 0 && v.system != at.System {
-		return v
-	}
-	v = newLocalView(v.epoch+1, meta{system: at.System, timeline: at.Timeline, floor: at.LSN})
-	s.view.Store(v)
-	return v
-}

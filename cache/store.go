@@ -234,53 +234,5 @@ func (s *Store) invalidate(ctx context.Context, of []Target) (mark causal.Mark, 
 	return mark, nil
 }
 
-// invalidateHere is invalidate for a store without Redis. Until a relay has said which cluster it is of, it is
-// that of the first session that has seen one alone.
-func (s *Store) invalidateHere(session *causal.Session, of []Target) (mark causal.Mark) {
-	v := s.view.Load()
-	if session != nil && v.system != 0 {
-		mark, _, _ = session.Mark(v.system)
-	} else if session != nil {
-		systems := 0
-		for m := range session.Token().Marks() {
-			if m.System != mark.System {
-				systems++
-			}
-			if mark.LSN == 0 {
-				mark = m
-			}
-		}
-		if systems != 1 {
-			mark = causal.Mark{}
-		}
-	}
-	if mark.LSN != 0 {
-		v = s.localView(mark, false)
-	}
-	mark.Epoch, mark.Number = v.epoch, s.invalidateLocally(v, mark.LSN, of)
-	return mark
-}
-
-func (s *Store) invalidateLocally(v *view, fence causal.LSN, of []Target) (number uint64) {
-	s.local.Lock()
-	defer s.local.Unlock()
-	for _, t := range of {
-		n := v.w.Load() + 1
-		// First the fence: who sees the number loads past it.
-		if t.tag {
-			slot := uint32(slotOf(t.key))
-			v.tagFences.raise(slot, uint64(fence))
-			raise(&v.tagFence, uint64(fence))
-			v.tags.heard(slot, n)
-		} else {
-			stripe := stripeOf(t.key)
-			v.fences.raise(stripe, uint64(fence))
-			v.keys.heard(stripe, n)
-		}
-		v.w.Store(n)
-	}
-	return v.w.Load()
-}
-
 // Active reports whether this process takes part in an epoch: without it, all reads are loads.
 func (s *Store) Active() bool { return s.view.Load() != nil }
