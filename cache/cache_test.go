@@ -570,3 +570,23 @@ func TestReadersWhoGo(t *testing.T) {
 		t.Errorf("%d loads: what was cached has gone with them", s.loads.Load())
 	}
 }
+
+// What is invalidated while another is loaded is not given when that fails.
+func TestInvalidatedWhileLoading(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	c := articles(t, f.process(), cache.Class{Name: "short", TTL: 100 * time.Millisecond, Stale: -1, StaleIfError: time.Minute, SoftTimeout: -1, EarlyRefresh: -1})
+	var s source
+	get(t, c, &s, "a")
+	time.Sleep(150 * time.Millisecond)
+	a, err := c.Get(t.Context(), "a", func(ctx context.Context) (article, error) {
+		if err := c.Invalidate(ctx, "a"); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(200 * time.Millisecond) // for the announcement
+		return article{}, errors.New("the database is away")
+	})
+	if err == nil {
+		t.Errorf("%v was given, which was invalidated before", a)
+	}
+}
