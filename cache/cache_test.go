@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/rueidis"
+
 	"github.com/loadlinehq/loadline/cache"
 	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/tenancy"
@@ -493,8 +495,18 @@ func TestEpochIsDropped(t *testing.T) {
 			c := articles(t, f.process(), cache.Hot())
 			var s source
 			get(t, c, &s, "a")
-			f.drop(what)
+			var old string
+			f.keys("meta", func(_ rueidis.Client, keys []string) { old = keys[0] })
+			f.keys(what, func(client rueidis.Client, keys []string) {
+				if err := client.Do(t.Context(), client.B().Del().Key(keys...).Build()).Error(); err != nil {
+					t.Fatal(err)
+				}
+			})
 			before := s.loads.Load()
+			f.until("the relay opens another", func() (is bool) {
+				f.keys("meta", func(_ rueidis.Client, keys []string) { is = len(keys) == 1 && keys[0] != old })
+				return is
+			})
 			f.until("a new epoch, in which it is loaded anew", func() bool {
 				get(t, c, &s, "a")
 				loads := s.loads.Load()
