@@ -1,6 +1,7 @@
 // Command minimal-cache keeps a page for each path, and reads it from a cache that has seen what its reader has
 // saved: the least that an application does to use packages cache, db and outbox.
 //
+//	export TOKEN_KEY=$(openssl rand -hex 16) PATH=$PWD/.bin:$PATH
 //	loadline up -- sh -c "loadline migrate && exec go run ./examples/minimal-cache"
 package main
 

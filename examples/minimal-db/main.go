@@ -1,6 +1,7 @@
 // Command minimal-db keeps notes, and reads them from replicas that have seen them: the
 // least that an application does to use packages db and causal.
 //
+//	export TOKEN_KEY=$(openssl rand -hex 16)
 //	loadline up -- go run ./examples/minimal-db
 package main
 
