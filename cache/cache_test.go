@@ -43,7 +43,7 @@ func TestInvalidationReachesAll(t *testing.T) {
 	wantLoads(t, &s, 2)
 	// And by the relay, for a writer that has died.
 	s.now.Store(2)
-	mark, err := f.relay.Apply(t.Context(), at(2000), [][]byte{one.Key(t.Context(), "a").Record()})
+	mark, err := f.relay.Apply(t.Context(), f.at(2000), [][]byte{one.Key(t.Context(), "a").Record()})
 	if err != nil || mark.Number == 0 || mark.LSN != 2000 {
 		t.Fatalf("%+v, %v", mark, err)
 	}
@@ -368,12 +368,28 @@ func TestOneTier(t *testing.T) {
 	late := causal.WithSession(t.Context(), causal.NewSession(causal.NewToken(at(3000))))
 	_, _ = c.Get(late, "a", s.load)
 	wantLoads(t, &s, 3)
-	if err := store.Drained(t.Context(), at(3000)); err != nil {
-		t.Fatal(err)
+	drained := func(told uint64) (epoch uint64) {
+		m := at(3000)
+		m.Epoch = told
+		epoch, err := store.Tick(t.Context(), m)
+		if m.Epoch = epoch; err == nil {
+			err = store.Drained(t.Context(), m)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return epoch
 	}
+	epoch := drained(0)
 	_, _ = c.Get(late, "a", s.load) // who began to relay does not know what was invalidated elsewhere
 	_, _ = c.Get(late, "a", s.load)
 	wantLoads(t, &s, 4)
+	drained(epoch)
+	get(t, c, &s, "a")
+	wantLoads(t, &s, 4)
+	drained(epoch + 1) // another process's relay was there meanwhile
+	get(t, c, &s, "a")
+	wantLoads(t, &s, 5)
 }
 
 func TestTenantsAreApart(t *testing.T) {
@@ -482,6 +498,41 @@ func TestPartOfAWrite(t *testing.T) {
 			t.Fatalf("%v, %v", a, err)
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// A relay goes on with the epoch that its predecessor has applied all in, and with no other: that one may have
+// applied, and deleted, invalidations on a Redis that had been deposed, which this one's does not have.
+func TestSuccessorOfTheRelay(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		told  func(epoch uint64) uint64
+		loads int64
+	}{
+		{"same epoch", func(epoch uint64) uint64 { return epoch }, 1},
+		{"of another Redis", func(epoch uint64) uint64 { return epoch + 1 }, 2},
+		{"none", func(uint64) uint64 { return 0 }, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t)
+			f.stop()
+			first := articles(t, f.process(), cache.Hot())
+			var s source
+			get(t, first, &s, "a")
+			successor, now := f.open(), f.at(2000)
+			now.Epoch = c.told(now.Epoch)
+			epoch, err := successor.Tick(t.Context(), now)
+			if err != nil || (epoch == f.epoch.Load()) != (c.loads == 1) {
+				t.Errorf("epoch %d after %d, %v", epoch, f.epoch.Load(), err)
+			}
+			if again, err := successor.Tick(t.Context(), causal.Mark{System: system, Timeline: timeline, LSN: 2000, Epoch: epoch}); err != nil || again != epoch {
+				t.Errorf("then epoch %d after %d, %v", again, epoch, err)
+			}
+			get(t, articles(t, f.process(), cache.Hot()), &s, "a")
+			wantLoads(t, &s, c.loads)
+		})
 	}
 }
 

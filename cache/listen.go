@@ -152,7 +152,7 @@ func (s *Store) openAlone(ctx context.Context, dials uint64, replid string, epoc
 			return epoch, err
 		}
 	}
-	opened, err := s.redis.open(ctx, dials, replid, epoch, "", causal.Mark{})
+	opened, err := s.redis.open(ctx, dials, replid, epoch, 0, causal.Mark{})
 	if err == nil && opened == 0 {
 		err = errors.New("cache: another has opened an epoch")
 	}

@@ -108,17 +108,13 @@ func (s *Store) applyLocally(fence causal.Mark, of []Target) causal.Mark {
 }
 
 // localView is the view of a store without Redis, on the timeline that a mark names. It is a new one where that is
-// another, and where this process's relay has not been there for a while: what another has invalidated
-// meanwhile was invalidated elsewhere.
+// another, and where another process's relay has been there since: what that has invalidated was invalidated
+// elsewhere.
 func (s *Store) localView(at causal.Mark, relayed bool) *view {
 	s.local.Lock()
 	defer s.local.Unlock()
 	v := s.view.Load()
-	fresh := true
-	if relayed {
-		fresh = s.relay.led && s.since()-s.relay.ticked < silence
-		s.relay.led, s.relay.ticked = true, s.since()
-	}
+	fresh := !relayed || v.epoch == at.Epoch
 	if fresh && v.system == at.System && v.timeline >= at.Timeline || !relayed && v.system != 0 && v.system != at.System {
 		return v
 	}

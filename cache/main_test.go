@@ -36,7 +36,9 @@ type fleet struct {
 	t      testing.TB
 	config cache.StoreConfig
 	relay  *cache.Store
+	stop   func()        // the relay's ticks
 	lsn    atomic.Uint64 // of the database
+	epoch  atomic.Uint64 // as the outbox has it
 }
 
 func newFleet(t testing.TB) *fleet {
@@ -54,14 +56,15 @@ func newFleet(t testing.TB) *fleet {
 	go func() {
 		defer close(ended)
 		for ctx.Err() == nil {
-			_ = f.relay.Tick(ctx, at(causal.LSN(f.lsn.Load()))) // its errors are seen by what does not come
+			_ = f.tickRelay(ctx) // its errors are seen by what does not come
 			select {
 			case <-ctx.Done():
 			case <-time.After(300 * time.Millisecond):
 			}
 		}
 	}()
-	t.Cleanup(func() { cancel(); <-ended })
+	f.stop = func() { cancel(); <-ended }
+	t.Cleanup(f.stop)
 	return f
 }
 
@@ -75,10 +78,25 @@ func (f *fleet) open() *cache.Store {
 	return s
 }
 
+// at is a position as the outbox says it to the relay.
+func (f *fleet) at(lsn causal.LSN) causal.Mark {
+	m := at(lsn)
+	m.Epoch = f.epoch.Load()
+	return m
+}
+
+func (f *fleet) tickRelay(ctx context.Context) error {
+	epoch, err := f.relay.Tick(ctx, f.at(causal.LSN(f.lsn.Load())))
+	if err == nil {
+		f.epoch.Store(epoch)
+	}
+	return err
+}
+
 // tick is the relay's.
 func (f *fleet) tick() {
-	now := at(causal.LSN(f.lsn.Load()))
-	if err := errors.Join(f.relay.Tick(context.Background(), now), f.relay.Drained(context.Background(), now)); err != nil {
+	f.t.Helper()
+	if err := errors.Join(f.tickRelay(context.Background()), f.relay.Drained(context.Background(), f.at(causal.LSN(f.lsn.Load())))); err != nil {
 		f.t.Error(err)
 	}
 }

@@ -426,7 +426,7 @@ func (r *redis) meta(ctx context.Context, dials uint64, space string) (m meta, e
 
 // open begins a new epoch for a server's history, in place of the one that the opener has
 // seen, and drops what is left of that and of an older one. It returns 0 when another was quicker.
-func (r *redis) open(ctx context.Context, dials uint64, replid string, seen uint64, old string, floor causal.Mark) (epoch uint64, err error) {
+func (r *redis) open(ctx context.Context, dials uint64, replid string, seen, old uint64, floor causal.Mark) (epoch uint64, err error) {
 	for epoch == 0 {
 		var b [8]byte
 		_, _ = rand.Read(b[:])
@@ -450,23 +450,13 @@ func (r *redis) open(ctx context.Context, dials uint64, replid string, seen uint
 		return 0, err
 	}
 	// Whoever is still there finds it closed. Records go by their time to live.
-	ended := []string{metaKey(r.space(seen)), tagsKey(r.space(seen))}
-	if old != "" {
-		ended = append(ended, metaKey(old), tagsKey(old))
-	}
+	ended := []string{metaKey(r.space(seen)), tagsKey(r.space(seen)), metaKey(r.space(old)), tagsKey(r.space(old))}
 	if epoch != 0 {
 		_ = r.patient(ctx, dials, func(ctx context.Context) error {
 			return r.client.Do(ctx, r.client.B().Unlink().Key(ended...).Build()).Error()
 		})
 	}
 	return epoch, nil
-}
-
-func (r *redis) raise(ctx context.Context, dials uint64, space string, floor causal.LSN) error {
-	return r.patient(ctx, dials, func(ctx context.Context) error {
-		_, err := closedIfNil(r.scripts.raise.Exec(ctx, r.client, []string{metaKey(space)}, []string{bytes8(uint64(floor))}).AsInt64())
-		return err
-	})
 }
 
 // reopen says that an epoch belongs to another history as well: that of the same server, whose name has

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/loadlinehq/loadline/causal"
 )
@@ -14,14 +13,12 @@ import (
 // relay is what the store does for the one relay of the outbox.
 type relay struct {
 	mu        sync.Mutex
-	led       bool   // by this process before
-	epoch     uint64 // that it has opened, or taken over
+	epoch     uint64 // that it has led last; 0: none
 	replid    string
 	dials     uint64 // of the connection; 0: look at the server first
 	connected uint64 // the same, kept
 	space     string
-	applied   causal.Mark   // fence of what was applied last
-	ticked    time.Duration // of a store without Redis: when it was there last
+	applied   causal.Mark // fence of what was applied last
 }
 
 // Apply invalidates what records of the outbox name; it is for package outbox's relay, whose Invalidator a
@@ -63,8 +60,8 @@ func (s *Store) Drained(ctx context.Context, upTo causal.Mark) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s.redis == nil {
-		if v := s.localView(upTo, true); v.timeline == upTo.Timeline {
-			v.d.Store(max(v.d.Load(), uint64(upTo.LSN)))
+		if v := s.view.Load(); v.epoch == upTo.Epoch && v.system == upTo.System && v.timeline == upTo.Timeline {
+			raise(&v.d, uint64(upTo.LSN))
 		}
 		return nil
 	}
@@ -73,26 +70,25 @@ func (s *Store) Drained(ctx context.Context, upTo causal.Mark) error {
 
 // Tick says that the relay is there, at a position past all that was applied. It is when a new server, or one
 // that has lost its data, is found, and gets an epoch.
-func (s *Store) Tick(ctx context.Context, now causal.Mark) error {
+func (s *Store) Tick(ctx context.Context, now causal.Mark) (epoch uint64, err error) {
 	r := &s.relay
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s.redis == nil {
-		s.localView(now, true)
-		return nil
+		return s.localView(now, true).epoch, nil
 	}
 	r.dials = 0 // look at the server
 	if err := s.lead(ctx, now); err != nil {
-		return err
+		return 0, err
 	}
-	return s.announceDrained(ctx, causal.Mark{System: now.System, Timeline: now.Timeline})
+	return r.epoch, s.announceDrained(ctx, causal.Mark{System: now.System, Timeline: now.Timeline, Epoch: r.epoch})
 }
 
 // announceDrained announces the drained mark, the old one where that is later: processes hear by it that the
 // relay is there.
 func (s *Store) announceDrained(ctx context.Context, upTo causal.Mark) error {
 	r := &s.relay
-	if r.dials == 0 || r.applied.System != upTo.System || r.applied.Timeline != upTo.Timeline {
+	if r.dials == 0 || r.epoch != upTo.Epoch || r.applied.System != upTo.System || r.applied.Timeline != upTo.Timeline {
 		return fmt.Errorf("%w: the relay has not looked at it", errAway)
 	}
 	err := s.redis.drained(ctx, r.dials, r.space, upTo.LSN)
@@ -111,11 +107,11 @@ func (r *relay) saw(m causal.Mark) {
 }
 
 // lead makes sure that what is applied goes to the epoch of the server that answers, and opens one where
-// there is none, or another than that which this relay has led: what that one's server has lost
-// does not matter then. An epoch belongs to a timeline of the database.
+// there is none, or another than that in which was applied what the outbox does not have any more: what that
+// one's server has lost, or was never told, does not matter then. An epoch belongs to a timeline of the database.
 func (s *Store) lead(ctx context.Context, at causal.Mark) error {
 	r := &s.relay
-	if r.dials != 0 && r.dials == s.redis.dials.Load() && r.applied.System == at.System && r.applied.Timeline == at.Timeline {
+	if r.dials != 0 && r.dials == s.redis.dials.Load() && r.epoch == at.Epoch && r.applied.System == at.System && r.applied.Timeline == at.Timeline {
 		return nil
 	}
 	server, dials, err := s.redis.server(ctx)
@@ -126,7 +122,7 @@ func (s *Store) lead(ctx context.Context, at causal.Mark) error {
 	if err != nil {
 		return err
 	}
-	if r.led && seen == 0 && server.replid != r.replid && r.sameServer(dials, server) {
+	if at.Epoch != 0 && at.Epoch == r.epoch && seen == 0 && server.replid != r.replid && r.sameServer(dials, server) {
 		// Its first replica has come, or its last has been gone for long: it has lost nothing.
 		if err := s.redis.reopen(ctx, dials, server.replid, r.epoch); err != nil {
 			return err
@@ -134,28 +130,18 @@ func (s *Store) lead(ctx context.Context, at causal.Mark) error {
 		seen = r.epoch
 	}
 	r.saw(at)
-	if seen != 0 && (!r.led || seen == r.epoch) {
+	if seen != 0 && seen == at.Epoch {
 		space := s.redis.space(seen)
 		m, err := s.redis.meta(ctx, dials, space)
 		switch {
 		case err == nil && m.system == at.System && m.timeline == at.Timeline:
-			if !r.led {
-				// Whatever its predecessor has applied, it has applied before.
-				if err := s.redis.raise(ctx, dials, space, r.applied.LSN); err != nil {
-					return err
-				}
-			}
 			r.lead(seen, server.replid, space, dials)
 			return nil
 		case err != nil && !errors.Is(err, errClosed):
 			return err
 		}
 	}
-	old := ""
-	if r.led {
-		old = r.space
-	}
-	epoch, err := s.redis.open(ctx, dials, server.replid, seen, old, r.applied)
+	epoch, err := s.redis.open(ctx, dials, server.replid, seen, at.Epoch, r.applied)
 	if err != nil {
 		return err
 	}
@@ -168,7 +154,7 @@ func (s *Store) lead(ctx context.Context, at causal.Mark) error {
 }
 
 func (r *relay) lead(epoch uint64, replid, space string, dials uint64) {
-	r.led, r.epoch, r.replid, r.space, r.dials = true, epoch, replid, space, dials
+	r.epoch, r.replid, r.space, r.dials = epoch, replid, space, dials
 	r.connected = dials
 }
 

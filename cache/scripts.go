@@ -23,13 +23,11 @@ var (
 	drainedLua string
 	//go:embed scripts/open.lua
 	openLua string
-	//go:embed scripts/raise.lua
-	raiseLua string
 )
 
 // scripts are the steps of the protocol that Redis takes at once.
 type scripts struct {
-	inv, tag, acq, set, release, drained, open, raise *rueidis.Lua
+	inv, tag, acq, set, release, drained, open *rueidis.Lua
 }
 
 func newScripts() scripts {
@@ -37,6 +35,6 @@ func newScripts() scripts {
 	script := func(text string) *rueidis.Lua { return rueidis.NewLuaScript("#!lua\n" + recordLua + text) }
 	return scripts{
 		inv: script(invLua), tag: script(tagLua), acq: script(acqLua), set: script(setLua), release: script(releaseLua),
-		drained: script(drainedLua), open: script(openLua), raise: script(raiseLua),
+		drained: script(drainedLua), open: script(openLua),
 	}
 }

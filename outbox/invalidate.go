@@ -15,15 +15,18 @@ import (
 type Invalidator interface {
 	// Apply invalidates what the records name; each is what the cache has given to its writer. Fence is
 	// at or past the commits that they come from, and no value older than it may be cached
-	// again. It returns the fence with the epoch and the number that the cache has
-	// given to the last of them; number 0 if it gives none. After an error all of them come again.
+	// again. Its Epoch is the one that Apply or Tick has returned last, of whichever relay, 0 if none has: all
+	// that is not among records any more was applied in it, or before it began. It returns the fence with the
+	// epoch and the number that the cache has given to the last of them; number 0 if it gives none. After an
+	// error all of them come again.
 	Apply(ctx context.Context, fence causal.Mark, records [][]byte) (causal.Mark, error)
-	// Drained says that the records of each commit up to a mark have been applied. It is called
+	// Drained says that the records of each commit up to a mark have been applied, in its Epoch or before that began. It is called
 	// once a second, unless the cache, the relay or a writer's transaction is in the way.
 	Drained(ctx context.Context, upTo causal.Mark) error
 	// Tick says that the relay is there, once a second. Now is a position at or past all that
-	// was applied before, by this relay and those before it.
-	Tick(ctx context.Context, now causal.Mark) error
+	// was applied before, by this relay and those before it; its Epoch is as in Apply. It returns the
+	// epoch that is open now.
+	Tick(ctx context.Context, now causal.Mark) (epoch uint64, err error)
 }
 
 // MaxRecord bounds an invalidation, in bytes: a key and what belongs to it.
@@ -93,13 +96,15 @@ const (
 	invalidationsSQL = `select seq, record from (
 		(select seq, record from loadline.outbox_invalidation where seq = any($2::bigint[]) order by seq limit $3)
 		union all (select seq, record from loadline.outbox_invalidation where seq > $1 order by seq limit $3)) r order by seq limit $3`
-	appliedSQL = "delete from loadline.outbox_invalidation where seq = any($1::bigint[])"
+	appliedSQL    = "delete from loadline.outbox_invalidation where seq = any($1::bigint[])"
+	cacheEpochSQL = "update loadline.outbox_relay set cache_epoch = $3 where shard = $1 and epoch = $2 and cache_epoch <> $3"
 )
 
 // caching is what a session knows of the cache.
 type caching struct {
 	tracker
 	applied []int64     // and not yet deleted
+	epoch   uint64      // of the cache, that what is deleted was applied in, or that was opened later
 	mark    causal.Mark // epoch and number of what was applied last
 	due     bool        // something may not have been applied
 	drained *round      // that the present pass completes
@@ -111,12 +116,20 @@ type caching struct {
 	more    bool
 }
 
-// queue adds the scan to a batch, unless there is no cache, or it is away.
-func (c *caching) queue(b *pgx.Batch) bool {
-	if len(c.applied) > 0 { // also while the cache is away
+// queueApplied deletes what was applied, and says in which epoch that is: a successor takes over no other.
+func (s *session) queueApplied(b *pgx.Batch) {
+	c := &s.cache
+	if len(c.applied) > 0 {
 		b.Queue(appliedSQL, c.applied)
+		b.Queue(cacheEpochSQL, s.l.shard, s.l.epoch, int64(c.epoch))
 		c.applied = nil
 	}
+}
+
+// queueInvalidations adds the scan to a batch, unless there is no cache, or it is away.
+func (s *session) queueInvalidations(b *pgx.Batch) bool {
+	s.queueApplied(b) // also while the cache is away
+	c := &s.cache
 	if !c.due || c.wait.waiting() {
 		return false
 	}
@@ -149,12 +162,12 @@ func (s *session) apply(ctx context.Context, lsn causal.LSN) {
 	ctx, cancel := context.WithTimeout(ctx, s.r.c.ApplyTimeout)
 	defer cancel()
 	if len(c.seqs) > 0 {
-		mark, err := s.r.c.Invalidator.Apply(ctx, s.l.place.mark(lsn), c.records)
+		mark, err := s.r.c.Invalidator.Apply(ctx, s.cacheMark(lsn), c.records)
 		if err != nil {
 			s.cacheAway(ctx, err)
 			return
 		}
-		c.applied, c.mark = c.seqs, mark
+		c.applied, c.mark, c.epoch = c.seqs, mark, mark.Epoch
 		s.r.m.applied.Add(ctx, int64(len(c.seqs)))
 	}
 	if c.more {
@@ -162,7 +175,7 @@ func (s *session) apply(ctx context.Context, lsn causal.LSN) {
 	}
 	c.due = false
 	if c.drained != nil {
-		if err := s.r.c.Invalidator.Drained(ctx, s.l.place.mark(c.drained.lsn)); err != nil {
+		if err := s.r.c.Invalidator.Drained(ctx, s.cacheMark(c.drained.lsn)); err != nil {
 			s.cacheAway(ctx, err)
 			return
 		}
@@ -194,16 +207,26 @@ func (s *session) beat(ctx context.Context, lsn causal.LSN) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.r.c.ApplyTimeout)
 	defer cancel()
-	if err := s.r.c.Invalidator.Tick(ctx, s.l.place.mark(lsn)); err != nil {
+	epoch, err := s.r.c.Invalidator.Tick(ctx, s.cacheMark(lsn))
+	if err != nil {
 		s.cacheAway(ctx, err)
+		return
 	}
+	s.cache.epoch = epoch // the next renewal writes it
+}
+
+// cacheMark is a position, and the epoch of what was invalidated before it.
+func (s *session) cacheMark(lsn causal.LSN) causal.Mark {
+	m := s.l.place.mark(lsn)
+	m.Epoch = s.cache.epoch
+	return m
 }
 
 // invalidate applies all that there is.
 func (s *session) invalidate(ctx context.Context) error {
 	for range maxPasses {
 		var b pgx.Batch
-		if !s.cache.queue(&b) {
+		if !s.queueInvalidations(&b) {
 			return s.send(ctx, &b)
 		}
 		var text string

@@ -23,16 +23,19 @@ type cache struct {
 	fences  []causal.Mark
 	drained causal.LSN
 	ticks   []causal.LSN
+	epochs  []uint64 // that ticks came with
+	epoch   uint64   // that is open
 	away    error
 }
 
-func (c *cache) Tick(_ context.Context, now causal.Mark) error {
+func (c *cache) Tick(_ context.Context, now causal.Mark) (epoch uint64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.away == nil {
 		c.ticks = append(c.ticks, now.LSN)
+		c.epochs = append(c.epochs, now.Epoch)
 	}
-	return c.away
+	return c.epoch, c.away
 }
 
 func (c *cache) Apply(_ context.Context, fence causal.Mark, records [][]byte) (causal.Mark, error) {
@@ -49,7 +52,7 @@ func (c *cache) Apply(_ context.Context, fence causal.Mark, records [][]byte) (c
 		c.applied[string(record)] = c.number
 	}
 	c.fences = append(c.fences, fence)
-	fence.Epoch, fence.Number = 7, c.number
+	fence.Epoch, fence.Number = c.epoch, c.number
 	return fence, nil
 }
 
@@ -125,7 +128,7 @@ func (c *cache) drainedTo(t *testing.T, lsn causal.LSN) {
 // fence past its commit, and the events carry their number.
 func TestInvalidationsComeFirst(t *testing.T) {
 	t.Parallel()
-	d, b, inv := open(t), &broker{}, &cache{}
+	d, b, inv := open(t), &broker{}, &cache{epoch: 7}
 	b.does(func(_ context.Context, messages []events.Raw) []error {
 		applied, _ := inv.state()
 		for _, raw := range messages {
@@ -176,7 +179,7 @@ func TestInvalidationsComeFirst(t *testing.T) {
 // nothing is drained before they have been applied.
 func TestCacheAway(t *testing.T) {
 	t.Parallel()
-	d, b, inv := open(t), &broker{}, &cache{}
+	d, b, inv := open(t), &broker{}, &cache{epoch: 7}
 	c := quick(d, b)
 	c.Invalidator = inv
 	relay(t, c)
@@ -210,7 +213,7 @@ func TestCacheAway(t *testing.T) {
 // While the broker is away, invalidations go on, also while a call to it hangs.
 func TestInvalidationsWithoutBroker(t *testing.T) {
 	t.Parallel()
-	d, b, inv := open(t), &broker{}, &cache{}
+	d, b, inv := open(t), &broker{}, &cache{epoch: 7}
 	b.does(func(ctx context.Context, messages []events.Raw) []error {
 		<-ctx.Done()
 		return every(messages, events.ErrUnavailable)
@@ -245,7 +248,7 @@ func TestInvalidationsWithoutBroker(t *testing.T) {
 // read. A transaction that is open with an invalidation holds D back; any other does not.
 func TestDrainedWaitsForOpenWriters(t *testing.T) {
 	t.Parallel()
-	d, b, inv := open(t), &broker{}, &cache{}
+	d, b, inv := open(t), &broker{}, &cache{epoch: 7}
 	c := quick(d, b)
 	c.Invalidator = inv
 	relay(t, c)
@@ -283,7 +286,7 @@ func TestDrainedWaitsForOpenWriters(t *testing.T) {
 // committed; the check is made when D is announced.
 func TestDrainedNeverPassesUnapplied(t *testing.T) {
 	t.Parallel()
-	d, b, inv := open(t), &broker{}, &cache{}
+	d, b, inv := open(t), &broker{}, &cache{epoch: 7}
 	c := quick(d, b)
 	c.Invalidator, c.Poll = inv, 5*time.Millisecond
 	r, _ := relay(t, c)
@@ -336,5 +339,53 @@ func TestDrainedNeverPassesUnapplied(t *testing.T) {
 	check()
 	if checks < 480 {
 		t.Errorf("%d checks: D did not move", checks)
+	}
+}
+
+// What was deleted was applied in an epoch, which the next relay is told; also one that the cache has opened
+// while nothing was to be applied.
+func TestSuccessorIsToldTheEpoch(t *testing.T) {
+	t.Parallel()
+	d, b := open(t), &broker{}
+	lead := func(inv *cache, during func()) {
+		c := quick(d, b)
+		c.Invalidator = inv
+		_, stop := relay(t, c)
+		inv.drainedTo(t, d.flushed())
+		during()
+		stop()
+	}
+	const huge = 1<<64 - 7 // an epoch may be any number
+	first := &cache{epoch: huge}
+	lead(first, func() {
+		inv := d.changeThing("k", 1)
+		first.drainedTo(t, inv)
+		within(t, 5*time.Second, func() error {
+			if n := d.int("select count(*) from loadline.outbox_invalidation"); n != 0 {
+				return fmt.Errorf("%d are left", n)
+			}
+			return nil
+		})
+	})
+	if got := first.epochs[0]; got != 0 {
+		t.Errorf("the first relay is told the epoch %d, and there was none", got)
+	}
+	second := &cache{epoch: 8}
+	lead(second, func() {
+		beats := second.beats()
+		within(t, 5*time.Second, func() error {
+			if second.beats() < beats+3 {
+				return errors.New("no tick")
+			}
+			return nil
+		})
+	})
+	if got := second.epochs[0]; got != huge {
+		t.Errorf("the second relay is told the epoch %d", got)
+	}
+	third := &cache{epoch: 8}
+	lead(third, func() {})
+	if got := third.epochs[0]; got != 8 {
+		t.Errorf("the third relay is told the epoch %d, and 8 was opened without an invalidation", got)
 	}
 }

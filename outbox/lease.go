@@ -19,6 +19,7 @@ type lease struct {
 	conn    *pgx.Conn
 	shard   int
 	epoch   int64
+	cache   uint64    // epoch of the cache that holds what was invalidated, when this was taken
 	place   place     // a primary stays on its timeline until it stops
 	renewed time.Time // when the last renewal was sent
 }
@@ -33,9 +34,10 @@ const (
 	takeSQL = `update loadline.outbox_relay set epoch = epoch + 1, pid = pg_backend_pid(),
 		backend_start = (select backend_start from pg_stat_activity where pid = pg_backend_pid()),
 		holder = $3, taken_at = clock_timestamp(), renewed_at = clock_timestamp(), paused = ''
-		where shard = $1 and epoch = $2 returning epoch`
+		where shard = $1 and epoch = $2 returning epoch, cache_epoch`
 	renewSQL = `update loadline.outbox_relay set renewed_at = clock_timestamp(), paused = $3,
-		position = coalesce($4, position), low_water = coalesce($5, low_water), invalidation_low = coalesce($6, invalidation_low)
+		position = coalesce($4, position), low_water = coalesce($5, low_water), invalidation_low = coalesce($6, invalidation_low),
+		cache_epoch = $7
 		where shard = $1 and epoch = $2 and pid = pg_backend_pid()`
 	giveBackSQL = `update loadline.outbox_relay set pid = 0, paused = '' where shard = $1 and epoch = $2 and pid = pg_backend_pid()`
 )
@@ -111,7 +113,9 @@ func (r *Relay) acquire(ctx context.Context, conn *pgx.Conn) (*lease, error) {
 		}
 	}
 	l := &lease{conn: conn, shard: r.c.Shard, renewed: time.Now()}
-	err = conn.QueryRow(ctx, takeSQL, r.c.Shard, epoch, r.c.Name).Scan(&l.epoch)
+	var cache int64 // numbers above 2^63 are negative in PostgreSQL's bigint
+	err = conn.QueryRow(ctx, takeSQL, r.c.Shard, epoch, r.c.Name).Scan(&l.epoch, &cache)
+	l.cache = uint64(cache)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}

@@ -48,7 +48,7 @@ func (s *session) lead(ctx context.Context) error {
 	defer s.abandon()
 	defer r.m.active.Store(false)
 	defer r.m.pause(pauseNone)
-	s.due, s.cache.due = true, r.c.Invalidator != nil
+	s.due, s.cache.due, s.cache.epoch = true, r.c.Invalidator != nil, s.l.cache
 	if r.c.Invalidator != nil {
 		now := time.Now()
 		r.m.drained.Store(&now)
@@ -141,10 +141,7 @@ func (s *session) send(ctx context.Context, b *pgx.Batch) error {
 func (s *session) flush(ctx context.Context) error {
 	var b pgx.Batch
 	s.done.queue(&b, s.r.c)
-	if len(s.cache.applied) > 0 {
-		b.Queue(appliedSQL, s.cache.applied)
-		s.cache.applied = nil
-	}
+	s.queueApplied(&b)
 	if err := s.send(ctx, &b); err != nil {
 		return err
 	}
@@ -178,7 +175,7 @@ func (s *session) step(ctx context.Context) error {
 	})
 	// After the events, so that what their transactions invalidate is seen as well.
 	s.cache.due = c.Invalidator != nil
-	invalidations := s.cache.queue(&b)
+	invalidations := s.queueInvalidations(&b)
 	var text string
 	b.Queue(positionSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&text) })
 	began := time.Now()
@@ -354,7 +351,7 @@ func (s *session) renew(ctx context.Context) error {
 		invalidations = new(s.cache.low())
 	}
 	sent, renewed, text := time.Now(), false, ""
-	b.Queue(renewSQL, s.l.shard, s.l.epoch, s.paused, top, low, invalidations).Exec(func(tag pgconn.CommandTag) error {
+	b.Queue(renewSQL, s.l.shard, s.l.epoch, s.paused, top, low, invalidations, int64(s.cache.epoch)).Exec(func(tag pgconn.CommandTag) error {
 		renewed = tag.RowsAffected() == 1
 		return nil
 	})

@@ -156,8 +156,9 @@ func BenchmarkRedisHit(b *testing.B) {
 	var running sync.WaitGroup
 	running.Go(func() { _ = store.Run(ctx) })
 	running.Go(func() {
+		var epoch uint64
 		for ctx.Err() == nil {
-			_ = store.Tick(ctx, causal.Mark{System: 1, Timeline: 1, LSN: 1})
+			epoch, _ = store.Tick(ctx, causal.Mark{System: 1, Timeline: 1, LSN: 1, Epoch: epoch})
 			time.Sleep(300 * time.Millisecond)
 		}
 	})
