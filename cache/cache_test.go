@@ -584,6 +584,18 @@ func TestHangingLoad(t *testing.T) {
 	if get(t, c, &s, "a"); s.loads.Load() != 1 {
 		t.Errorf("%d loads", s.loads.Load())
 	}
+	// Nor does who tries again get an error that another load had.
+	for range 1000 {
+		if _, err := c.Get(t.Context(), "b", func(context.Context) (article, error) { return article{}, errors.New("away") }); err == nil {
+			t.Fatal("no error")
+		}
+		if _, err := c.Get(t.Context(), "b", s.load); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Invalidate(t.Context(), "b"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	close(hang)
 	store.Close()
 }

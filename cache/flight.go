@@ -46,13 +46,23 @@ func (f *flight[V]) finish(r result[V]) {
 	})
 }
 
+// finished: it is about to leave. Who has its error, and tries again, must not get it again.
+func (f *flight[V]) finished() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // join returns the flight of a place, and whether the caller has to run it. Who joins must have been
 // covered when it began: what he was covered by later may be what it does not see.
 func (fs *flights[P, V]) join(p P, v *view, stripe uint32, n needs) (f *flight[V], lead bool) {
 	shard := &fs.shards[maphash.Comparable(seed, p)%64]
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	if f := shard.m[p]; f != nil && f.view == v && (v == nil || v.covered(n, f.began)) {
+	if f := shard.m[p]; f != nil && !f.finished() && f.view == v && (v == nil || v.covered(n, f.began)) {
 		return f, false
 	}
 	f = &flight[V]{view: v, stripe: stripe, need: n.mark.LSN, done: make(chan struct{})}
