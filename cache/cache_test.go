@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -329,6 +330,95 @@ func TestGetMany(t *testing.T) {
 	}
 	if m, err := two.GetMany(t.Context(), []string{"a", "c"}, load); err != nil || len(m) != 2 || len(asked) != 2 || len(asked[1]) != 1 {
 		t.Errorf("%v, %v, asked for %v", m, err, asked)
+	}
+}
+
+// Processes that miss the same thousand keys load each once, whoever loads it.
+func TestGetManyOfMany(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	keys := make([]string, cache.MaxMany)
+	for i := range keys {
+		keys[i] = fmt.Sprint(i)
+	}
+	var mu sync.Mutex
+	loads := make(map[string]int)
+	load := func(_ context.Context, keys []string) (map[string]article, error) {
+		time.Sleep(20 * time.Millisecond)
+		mu.Lock()
+		defer mu.Unlock()
+		m := make(map[string]article)
+		for _, k := range keys {
+			loads[k]++
+			m[k] = article{k, 1}
+		}
+		return m, nil
+	}
+	var wait sync.WaitGroup
+	for range 3 {
+		c := articles(t, f.process(), cache.Class{Name: "patient", TTL: time.Minute, WaitTimeout: time.Minute})
+		wait.Go(func() {
+			m, err := c.GetMany(t.Context(), keys, load)
+			if err != nil || len(m) != len(keys) || m["7"].Title != "7" {
+				t.Errorf("%d values, %v", len(m), err)
+			}
+		})
+	}
+	wait.Wait()
+	for _, k := range keys {
+		if loads[k] != 1 {
+			t.Fatalf("%s is loaded %d times", k, loads[k])
+		}
+	}
+}
+
+// What is past its time is given by GetMany as well, while it is loaded anew, and when that fails.
+func TestOldValuesOfMany(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	for name, store := range map[string]*cache.Store{"Redis": f.process(), "one process": open(t, cache.StoreConfig{})} {
+		t.Run(name, func(t *testing.T) {
+			c := articles(t, store, cache.Class{Name: "short", TTL: 300 * time.Millisecond, Stale: 2 * time.Second, StaleIfError: time.Minute, Jitter: -1, EarlyRefresh: -1})
+			keys := []string{"a", "b", "c"}
+			var now atomic.Int64
+			many := func(fails error) (map[string]article, error) {
+				return c.GetMany(t.Context(), keys, func(_ context.Context, keys []string) (map[string]article, error) {
+					m := make(map[string]article)
+					for _, k := range keys {
+						m[k] = article{k, int(now.Load())}
+					}
+					return m, fails
+				})
+			}
+			versions := func() (sum int) {
+				m, err := many(nil)
+				if err != nil || len(m) != len(keys) {
+					t.Errorf("%v, %v", m, err)
+				}
+				for _, a := range m {
+					sum += a.Version
+				}
+				return sum
+			}
+			versions()
+			now.Store(1)
+			time.Sleep(400 * time.Millisecond)
+			if got := versions(); got != 0 {
+				t.Errorf("who comes after the time has to wait: %d", got)
+			}
+			f.until("others are loaded", func() bool { return versions() == len(keys) })
+			time.Sleep(2500 * time.Millisecond)
+			away := errors.New("the database is away")
+			if m, err := many(away); err != nil || len(m) != len(keys) {
+				t.Errorf("%v, %v", m, err)
+			}
+			if err := c.Invalidate(t.Context(), "b"); err != nil {
+				t.Fatal(err)
+			}
+			if m, err := many(away); !errors.Is(err, away) {
+				t.Errorf("what was invalidated is given because loading fails: %v, %v", m, err)
+			}
+		})
 	}
 }
 

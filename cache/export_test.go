@@ -1,10 +1,8 @@
 package cache
 
-import "github.com/redis/rueidis"
-
 // WithoutLease has the store fill Redis whoever has the lease by now: what the lease is for.
 func (s *Store) WithoutLease() {
-	s.redis.scripts.set = rueidis.NewLuaScript("#!lua\n" + recordLua + `
+	s.redis.scripts.set = newScript(`
 local meta = redis.call('HMGET', KEYS[2], 'floor')
 if not meta[1] then return false end
 local head = redis.call('GETRANGE', KEYS[1], 0, HEADER - 1)

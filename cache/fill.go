@@ -156,26 +156,27 @@ func (c *Cache[K, V]) older(f *flight[V], old *entry[V]) bool {
 	return true
 }
 
+// Between two looks at a lease that another has.
+const waitMin, waitMax = 5 * time.Millisecond, 50 * time.Millisecond
+
 // fill gets the lease and loads, or waits for who has it.
 func (c *Cache[K, V]) fill(ctx context.Context, f *flight[V], p place[K], text string, old *entry[V], load func(context.Context) (V, error)) {
 	v, class := f.view, &c.c.Class
-	token := newToken()
-	ignored := int64(0)
+	turn := c.turn(p, text, old)
 	if old != nil {
-		ignored = old.stamp
 		if class.SoftTimeout > 0 {
 			defer time.AfterFunc(class.SoftTimeout, func() { c.older(f, old) }).Stop()
 		}
 	}
 	limit := time.Now().Add(class.WaitTimeout)
-	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+	for pause := waitMin; ; pause = min(2*pause, waitMax) {
 		heard := v.w.Load()
-		a, err := c.s.redis.acquire(ctx, v, text, token, c.s.c.Lease, c.schema, c.s.c.tomb(), ignored)
+		got, err := c.acquire(ctx, v, turn.lease)
 		if err != nil {
-			c.s.failed(v, err)
 			c.bypass(ctx, f, p, f.need, load)
 			return
 		}
+		a := got[0]
 		if a.record != nil {
 			e, _ := c.decode(ctx, v, f.stripe, heard, a.record)
 			if e != nil {
@@ -185,15 +186,16 @@ func (c *Cache[K, V]) fill(ctx context.Context, f *flight[V], p place[K], text s
 				return
 			}
 			// A tag has ended it, or clocks differ, or it cannot be read.
-			if val, err := parseRecord(a.record); err == nil && val != nil && val.soft != ignored {
-				ignored = val.soft
+			if val, err := parseRecord(a.record); err == nil && val != nil && val.soft != turn.ignored {
+				turn.ignored = val.soft
 				continue
 			}
 			c.bypass(ctx, f, p, f.need, load)
 			return
 		}
-		if a.lease {
-			c.fillLeased(ctx, f, p, text, token, a, old, load)
+		if a.leased {
+			turn.acquired = a
+			c.fillLeased(ctx, f, turn, load)
 			return
 		}
 		if time.Now().After(limit) {
@@ -207,29 +209,27 @@ func (c *Cache[K, V]) fill(ctx context.Context, f *flight[V], p place[K], text s
 	}
 }
 
-func (c *Cache[K, V]) fillLeased(ctx context.Context, f *flight[V], p place[K], text, token string, a acquired, old *entry[V], load func(context.Context) (V, error)) {
+func (c *Cache[K, V]) fillLeased(ctx context.Context, f *flight[V], turn turn[K, V], load func(context.Context) (V, error)) {
 	v := f.view
-	need := c.reach(v, f.need, a.fence)
+	need := c.reach(v, f.need, turn.fence)
 	returned := false
 	defer func() {
 		if !returned { // the load has ended the goroutine
-			_ = c.s.redis.release(ctx, v, text, token)
+			c.release(ctx, v, turn.lease)
 		}
 	}()
 	l, err := c.call(v.seeing(ctx, need), load)
 	returned = true
 	if err != nil {
 		// Nobody waits for a lease that brings nothing.
-		if err := c.s.redis.release(ctx, v, text, token); err != nil {
-			c.s.failed(v, err)
-		}
-		if !c.older(f, old) {
+		c.release(ctx, v, turn.lease)
+		if !c.older(f, turn.old) {
 			f.finish(result[V]{err: err})
 		}
 		return
 	}
-	e, kept := c.store(ctx, v, p, text, token, a.asOf, need, &l)
-	f.finish(result[V]{entry: e, kept: kept, at: need})
+	filled := c.store(ctx, v, need, []loadedTurn[K, V]{{turn, &l}})
+	f.finish(result[V]{entry: filled[0].entry, kept: filled[0].kept, at: need})
 }
 
 // reach is what a load reads at least: what its reader needs, the key's fence, and for what may have tags the
@@ -244,32 +244,79 @@ func (c *Cache[K, V]) reach(v *view, lsns ...causal.LSN) causal.LSN {
 	return later(lsns...)
 }
 
-// store fills Redis with what was loaded under a lease, and this process if Redis has taken it.
-func (c *Cache[K, V]) store(ctx context.Context, v *view, p place[K], text, token string, asOf uint64, need causal.LSN, l *loaded[V]) (e *entry[V], kept bool) {
-	e, val, err := c.entryOf(v, stripeOf(text), asOf, l, p.tenant)
-	soft, hard := c.life(l)
-	c.times(e, soft, hard, l.took)
-	if err != nil || hard <= 0 {
+// turn is whose it is to load a key: his who has its lease.
+type turn[K comparable, V any] struct {
+	p place[K]
+	lease
+	acquired
+	old *entry[V] // what is past its time, and was not invalidated, or nil
+}
+
+// loadedTurn is a turn, and what it has brought.
+type loadedTurn[K comparable, V any] struct {
+	turn[K, V]
+	*loaded[V]
+}
+
+func (c *Cache[K, V]) turn(p place[K], text string, old *entry[V]) turn[K, V] {
+	t := turn[K, V]{p: p, lease: lease{key: text, token: newToken()}, old: old}
+	if old != nil {
+		t.ignored = old.stamp
+	}
+	return t
+}
+
+func (c *Cache[K, V]) acquire(ctx context.Context, v *view, leases ...lease) ([]acquired, error) {
+	got, err := c.s.redis.acquire(ctx, v, c.s.c.Lease, c.schema, c.s.c.tomb(), leases...)
+	c.s.failed(v, err)
+	return got, err
+}
+
+func (c *Cache[K, V]) release(ctx context.Context, v *view, leases ...lease) {
+	if len(leases) > 0 {
+		c.s.failed(v, c.s.redis.release(ctx, v, leases...))
+	}
+}
+
+// filled is what a load has brought, and whether it is, or was, in Redis.
+type filled[V any] struct {
+	entry *entry[V]
+	kept  bool
+}
+
+// store fills Redis with what was loaded under leases, and this process with what Redis has taken.
+func (c *Cache[K, V]) store(ctx context.Context, v *view, need causal.LSN, turns []loadedTurn[K, V]) []filled[V] {
+	all := make([]filled[V], len(turns))
+	var settings []setting
+	var of []int
+	var unkept []lease
+	for i, t := range turns {
+		e, val, err := c.entryOf(v, stripeOf(t.key), t.asOf, t.loaded, t.p.tenant)
+		all[i].entry = e
+		soft, hard := c.life(t.loaded)
+		c.times(e, soft, hard, t.took)
+		if err == nil && hard > 0 {
+			settings, of = append(settings, setting{t.key, t.token, val, soft, hard}), append(of, i)
+			continue
+		}
+		unkept = append(unkept, t.lease)
 		if err != nil {
 			c.metrics.unkept(ctx)
 			if !errors.Is(err, errTooLarge) {
 				c.s.log.WarnContext(ctx, "cache: a value cannot be kept", "cache", c.c.Name, "error", err)
 			}
 		}
-		if err := c.s.redis.release(ctx, v, text, token); err != nil {
-			c.s.failed(v, err)
+	}
+	c.release(ctx, v, unkept...)
+	stamps, err := c.s.redis.set(ctx, v, need, c.s.c.tomb(), settings...)
+	c.s.failed(v, err)
+	for n, i := range of {
+		if stamps[n] > 1 {
+			all[i].entry.stamp, all[i].kept = stamps[n], true
+			c.keep(turns[i].p, all[i].entry)
 		}
-		return e, false
 	}
-	stamp, stored, err := c.s.redis.set(ctx, v, text, token, val, soft, hard, need, c.s.c.tomb())
-	switch {
-	case err != nil:
-		c.s.failed(v, err)
-	case stored:
-		e.stamp = stamp
-		c.keep(p, e)
-	}
-	return e, stored
+	return all
 }
 
 // refresh loads a value anew while readers have the old one.
@@ -293,18 +340,18 @@ func (c *Cache[K, V]) refresh(ctx context.Context, v *view, p place[K], e *entry
 			c.fillLocally(ctx, f, p, load)
 			return
 		}
-		token := newToken()
+		turn := c.turn(p, text, e)
 		heard := v.w.Load()
-		a, err := c.s.redis.acquire(ctx, v, text, token, c.s.c.Lease, c.schema, c.s.c.tomb(), e.stamp)
+		got, err := c.acquire(ctx, v, turn.lease)
 		switch {
 		case err != nil:
-			c.s.failed(v, err)
-		case a.record != nil:
-			if newer, _ := c.decode(ctx, v, e.stripe, heard, a.record); newer != nil {
+		case got[0].record != nil:
+			if newer, _ := c.decode(ctx, v, e.stripe, heard, got[0].record); newer != nil {
 				c.keep(p, newer)
 			}
-		case a.lease:
-			c.fillLeased(ctx, f, p, text, token, a, nil, load)
+		case got[0].leased:
+			turn.acquired, turn.old = got[0], nil // nobody waits
+			c.fillLeased(ctx, f, turn, load)
 		}
 	}()
 }

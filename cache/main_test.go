@@ -70,11 +70,16 @@ func newFleet(t testing.TB) *fleet {
 
 func (f *fleet) open() *cache.Store {
 	f.t.Helper()
-	s, err := cache.OpenStore(context.Background(), f.config)
+	return open(f.t, f.config)
+}
+
+func open(t testing.TB, c cache.StoreConfig) *cache.Store {
+	t.Helper()
+	s, err := cache.OpenStore(context.Background(), c)
 	if err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
-	f.t.Cleanup(s.Close)
+	t.Cleanup(s.Close)
 	return s
 }
 

@@ -3,8 +3,10 @@ package cache
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/loadlinehq/loadline/causal"
 )
@@ -12,14 +14,16 @@ import (
 // MaxMany bounds the keys of one [Cache.GetMany].
 const MaxMany = 1000
 
+// loadMany loads values by key, and leaves out what does not exist.
+type loadMany[K comparable, V any] = func(ctx context.Context, keys []K) (map[K]V, error)
+
 // GetMany returns the values of keys that exist. What no tier has is loaded by one call of load, which returns
 // values by key and leaves out what does not exist; what another process loads is waited for. The rules are those of
-// [Cache.Get], except that no value is given past its time, and that tags and TTLs that load gives are those of all its values.
+// [Cache.Get], except that tags and TTLs that load gives are those of all its values.
 func (c *Cache[K, V]) GetMany(ctx context.Context, keys []K, load func(ctx context.Context, keys []K) (map[K]V, error)) (map[K]V, error) {
 	if len(keys) > MaxMany {
 		return nil, errors.New("cache: GetMany of more than 1000 keys")
 	}
-	found := make(map[K]V, len(keys))
 	v := c.s.view.Load()
 	session := causal.FromContext(ctx)
 	var n needs
@@ -30,43 +34,71 @@ func (c *Cache[K, V]) GetMany(ctx context.Context, keys []K, load func(ctx conte
 	}
 	if !covered {
 		c.metrics.read(uncovered)
-		l, err := loadMany(ctx, c, keys, load)
+		l, err := c.callMany(ctx, keys, load)
 		return l.value, err
 	}
-	missing := keys[:0:0]
-	if v == nil {
-		missing = unique(keys)
-	} else {
-		now := c.s.now()
-		for _, key := range unique(keys) {
-			p := c.place(ctx, key)
-			if e := c.lookup(v, p); e != nil && now < e.soft {
-				c.metrics.read(hitProcess)
-				if value, err := c.give(e); err == nil {
-					found[key] = value
-				}
-				continue
-			}
+	m := &many[K, V]{c: c, v: v, need: n.mark.LSN, load: load, found: make(map[K]V, len(keys))}
+	var missing []K
+	for _, key := range unique(keys) {
+		if v == nil || !m.lookup(ctx, key) {
 			missing = append(missing, key)
 		}
 	}
-	if len(missing) == 0 {
-		return found, nil
-	}
 	var err error
-	need := n.mark.LSN
 	switch {
+	case len(missing) == 0:
 	case v == nil:
-		err = c.manyUnkept(ctx, v, need, missing, found, load)
+		err = m.unkept(ctx, missing, m.need)
 	case c.s.redis == nil:
-		err = c.manyLocally(ctx, v, need, missing, found, load)
+		err = m.locally(ctx, missing)
 	default:
-		err = c.manyFromRedis(ctx, v, n, missing, found, load)
+		err = m.fromRedis(ctx, missing)
 	}
+	m.refresh(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return found, nil
+	return m.found, nil
+}
+
+// many is one GetMany.
+type many[K comparable, V any] struct {
+	c    *Cache[K, V]
+	v    *view
+	need causal.LSN
+	load loadMany[K, V]
+
+	found map[K]V
+	due   []turn[K, V] // of values that are given, and are to be loaded anew
+}
+
+func (m *many[K, V]) give(e *entry[V], key K) {
+	if value, err := m.c.give(e); err == nil {
+		m.found[key] = value
+	}
+}
+
+// lookup gives what this process has.
+func (m *many[K, V]) lookup(ctx context.Context, key K) bool {
+	p := m.c.place(ctx, key)
+	e := m.c.lookup(m.v, p)
+	now := m.c.s.now()
+	if e == nil || now >= e.stale {
+		return false
+	}
+	m.c.metrics.read(hitProcess)
+	m.give(e, key)
+	if now >= e.refresh {
+		m.later(p, m.c.text(p), e)
+	}
+	return true
+}
+
+// later notes what is to be loaded anew.
+func (m *many[K, V]) later(p place[K], text string, e *entry[V]) {
+	if e.refreshing.CompareAndSwap(false, true) {
+		m.due = append(m.due, m.c.turn(p, text, e))
+	}
 }
 
 func unique[K comparable](keys []K) []K {
@@ -80,184 +112,291 @@ func unique[K comparable](keys []K) []K {
 	})
 }
 
-// loadMany is one load of several keys.
-func loadMany[K comparable, V any](ctx context.Context, c *Cache[K, V], keys []K, load func(ctx context.Context, keys []K) (map[K]V, error)) (loaded[map[K]V], error) {
+func (c *Cache[K, V]) callMany(ctx context.Context, keys []K, load loadMany[K, V]) (loaded[map[K]V], error) {
 	c.metrics.read(loadedNew)
 	return call(ctx, c.s, c.metrics, &c.c.Class, func(ctx context.Context) (map[K]V, error) { return load(ctx, keys) })
 }
 
 // one is what a load of several has brought for a key.
-func one[K comparable, V any](l *loaded[map[K]V], key K) loaded[V] {
+func one[K comparable, V any](l *loaded[map[K]V], key K) *loaded[V] {
 	value, ok := l.value[key]
-	return loaded[V]{value: value, negative: !ok, loading: l.loading, took: l.took}
+	return &loaded[V]{value: value, negative: !ok, loading: l.loading, took: l.took}
 }
 
-func (c *Cache[K, V]) manyUnkept(ctx context.Context, v *view, at causal.LSN, keys []K, found map[K]V, load func(ctx context.Context, keys []K) (map[K]V, error)) error {
-	l, err := loadMany(v.seeing(ctx, at), c, keys, load)
+// unkept loads keys, and keeps nothing.
+func (m *many[K, V]) unkept(ctx context.Context, keys []K, at causal.LSN) error {
+	l, err := m.c.callMany(m.v.seeing(ctx, at), keys, m.load)
 	if err != nil {
 		return err
 	}
 	for _, key := range keys {
 		if value, ok := l.value[key]; ok {
-			found[key] = value
+			m.found[key] = value
 		}
 	}
 	return nil
 }
 
-func (c *Cache[K, V]) manyLocally(ctx context.Context, v *view, need causal.LSN, keys []K, found map[K]V, load func(ctx context.Context, keys []K) (map[K]V, error)) error {
+// locally is of a store without Redis.
+func (m *many[K, V]) locally(ctx context.Context, keys []K) error {
+	c, v := m.c, m.v
 	asOf := v.w.Load()
-	need = c.reach(v, need)
+	need := c.reach(v, m.need)
 	for _, key := range keys {
 		need = later(need, causal.LSN(v.fences.last(stripeOf(c.text(c.place(ctx, key))))))
 	}
-	l, err := loadMany(v.seeing(ctx, need), c, keys, load)
-	if err != nil {
-		return err
-	}
+	l, err := c.callMany(v.seeing(ctx, need), keys, m.load)
 	for _, key := range keys {
 		p := c.place(ctx, key)
-		single := one(&l, key)
-		e, _ := c.keepLocally(v, p, stripeOf(c.text(p)), asOf, need, &single)
-		if value, err := c.give(e); err == nil {
-			found[key] = value
+		if err == nil {
+			e, _ := c.keepLocally(v, p, stripeOf(c.text(p)), asOf, need, one(&l, key))
+			m.give(e, key)
+		} else if old := c.olderLocally(v, p); old != nil {
+			m.give(old, key)
+		} else {
+			return err
 		}
 	}
 	return nil
 }
 
-// leased is a key whose lease this call has.
-type leased[K comparable] struct {
-	key   K
-	text  string
-	token string
-	acquired
-}
-
-func (c *Cache[K, V]) manyFromRedis(ctx context.Context, v *view, n needs, keys []K, found map[K]V, load func(ctx context.Context, keys []K) (map[K]V, error)) error {
-	need := n.mark.LSN
+// fromRedis reads Redis, loads what is missing there as far as this call has the leases, and waits for what others
+// load.
+func (m *many[K, V]) fromRedis(ctx context.Context, keys []K) error {
+	c, v := m.c, m.v
 	texts := make([]string, len(keys))
 	for i, key := range keys {
-		texts[i] = c.text(c.place(ctx, key))
+		if texts[i] = c.text(c.place(ctx, key)); len(texts[i]) > MaxTarget {
+			return target(false, texts[i]).err
+		}
 	}
 	heard := v.w.Load()
 	records, err := c.s.redis.getMany(ctx, v, texts)
 	if err != nil {
 		c.s.failed(v, err)
-		return c.manyUnkept(ctx, v, need, keys, found, load)
+		return m.unkept(ctx, keys, m.need)
 	}
-	var mine []leased[K]
-	var others []K
+	var missing []turn[K, V]
 	for i, key := range keys {
 		p := c.place(ctx, key)
-		stripe := stripeOf(texts[i])
-		if e, left := c.decode(ctx, v, stripe, heard, records[i]); e != nil && left.soft > 0 {
-			c.metrics.read(hitRedis)
-			c.keep(p, e)
-			if value, err := c.give(e); err == nil {
-				found[key] = value
-			}
+		e, left := c.decode(ctx, v, stripeOf(texts[i]), heard, records[i])
+		if e == nil || left.stale <= 0 {
+			missing = append(missing, c.turn(p, texts[i], e))
 			continue
 		}
-		l := leased[K]{key: key, text: texts[i], token: newToken()}
-		if l.acquired, err = c.s.redis.acquire(ctx, v, l.text, l.token, c.s.c.Lease, c.schema, c.s.c.tomb(), 0); err != nil {
-			c.s.failed(v, err)
-			c.giveUp(context.WithoutCancel(ctx), v, mine)
-			for _, l := range mine {
-				others = append(others, l.key)
-			}
-			return c.manyUnkept(ctx, v, need, append(others, keys[i:]...), found, load)
-		}
-		if l.lease {
-			mine = append(mine, l)
-		} else {
-			others = append(others, key)
+		c.metrics.read(hitRedis)
+		c.keep(p, e)
+		m.give(e, key)
+		if left.soft <= 0 {
+			m.later(p, texts[i], e)
 		}
 	}
-	if len(mine) > 0 {
-		if err := c.fillMany(ctx, v, need, mine, found, load); err != nil {
-			return err
+	return m.fill(ctx, missing)
+}
+
+// fill has each of the turns loaded, by this call or another.
+func (m *many[K, V]) fill(ctx context.Context, turns []turn[K, V]) error {
+	limit := time.Now().Add(m.c.c.Class.WaitTimeout)
+	for pause := waitMin; len(turns) > 0; pause = min(2*pause, waitMax) {
+		heard := m.v.w.Load()
+		got, err := m.c.acquire(ctx, m.v, leasesOf(turns)...)
+		if err != nil {
+			// Of a part of them this has the leases, perhaps; they end by themselves.
+			return m.unkept(ctx, keysOf(turns), m.need)
 		}
-	}
-	// What another process loads comes by the way of single reads, which wait for it.
-	for _, key := range others {
-		value, err := c.fly(ctx, v, c.place(ctx, key), n, func(ctx context.Context) (V, error) {
-			some, err := load(ctx, []K{key})
-			value, ok := some[key]
-			if err == nil && !ok {
-				err = ErrNotFound
+		var mine, others []turn[K, V]
+		var beside []K // what is in Redis and cannot be read
+		at := m.need
+		for i, t := range turns {
+			t.acquired = got[i]
+			switch {
+			case t.leased:
+				mine = append(mine, t)
+			case t.record == nil:
+				others, at = append(others, t), later(at, t.fence)
+			default:
+				if e, _ := m.c.decode(ctx, m.v, stripeOf(t.key), heard, t.record); e != nil {
+					m.c.metrics.read(hitRedis)
+					m.c.keep(t.p, e)
+					m.give(e, t.p.key)
+				} else if val, err := parseRecord(t.record); err == nil && val != nil && val.soft != t.ignored {
+					t.ignored = val.soft // a tag has ended it
+					others = append(others, t)
+				} else {
+					beside = append(beside, t.p.key)
+				}
 			}
-			return value, err
-		})
-		switch {
-		case err == nil:
-			found[key] = value
-		case !errors.Is(err, ErrNotFound):
-			return err
+		}
+		if len(mine) > 0 {
+			if err := m.fillLeased(ctx, mine); err != nil {
+				return err
+			}
+		}
+		if turns = others; len(turns) > 0 && time.Now().After(limit) {
+			// Who has the leases is slow. Read past the fences, and keep nothing.
+			beside, turns = append(beside, keysOf(turns)...), nil
+		}
+		if len(beside) > 0 {
+			if err := m.unkept(ctx, beside, at); err != nil {
+				return err
+			}
+		}
+		if len(turns) == 0 {
+			return nil
+		}
+		if pause == waitMin {
+			if m.c.s.waiting.Add(1) > int64(m.c.s.c.MaxWaiting) {
+				m.c.s.waiting.Add(-1)
+				return ErrOverloaded
+			}
+			defer m.c.s.waiting.Add(-1)
+			m.c.metrics.read(joined)
+		}
+		select {
+		case <-time.After(pause/2 + rand.N(pause)):
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 	return nil
 }
 
-func (c *Cache[K, V]) giveUp(ctx context.Context, v *view, mine []leased[K]) {
-	for _, l := range mine {
-		if err := c.s.redis.release(ctx, v, l.text, l.token); err != nil {
-			c.s.failed(v, err)
-			return
+func leasesOf[K comparable, V any](turns []turn[K, V]) []lease {
+	leases := make([]lease, len(turns))
+	for i, t := range turns {
+		leases[i] = t.lease
+	}
+	return leases
+}
+
+func keysOf[K comparable, V any](turns []turn[K, V]) []K {
+	keys := make([]K, len(turns))
+	for i, t := range turns {
+		keys[i] = t.p.key
+	}
+	return keys
+}
+
+// fillLeased loads what this call has the leases of, in a goroutine that stores it though the caller has
+// gone.
+func (m *many[K, V]) fillLeased(ctx context.Context, turns []turn[K, V]) error {
+	done := make(chan error, 1)
+	values := make([]*entry[V], len(turns))
+	m.c.s.active.Add(1)
+	go func() {
+		defer m.c.s.active.Done()
+		err := errGoexit
+		defer func() { done <- err }()
+		err = m.loadLeased(context.WithoutCancel(ctx), turns, values)
+	}()
+	var soft <-chan time.Time
+	if limit := m.c.c.Class.SoftTimeout; limit > 0 && allOld(turns) {
+		soft = time.After(limit)
+	}
+	for {
+		select {
+		case err := <-done:
+			if err != nil && !allOld(turns) {
+				return err
+			}
+			for i, t := range turns {
+				if err == nil {
+					m.give(values[i], t.p.key)
+				} else {
+					m.giveOld(t)
+				}
+			}
+			return nil
+		case <-soft:
+			if soft = nil; allOld(turns) {
+				for _, t := range turns {
+					m.giveOld(t)
+				}
+				return nil
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 }
 
-// fillMany loads what this call has the leases of, in a goroutine that stores it though the caller has
-// gone.
-func (c *Cache[K, V]) fillMany(ctx context.Context, v *view, need causal.LSN, mine []leased[K], found map[K]V, load func(ctx context.Context, keys []K) (map[K]V, error)) error {
-	keys := make([]K, len(mine))
-	need = c.reach(v, need)
-	for i, l := range mine {
-		keys[i] = l.key
-		need = later(need, l.fence)
-	}
-	type outcome struct {
-		values map[K]V
-		err    error
-	}
-	done := make(chan outcome, 1)
-	going := context.WithoutCancel(ctx)
-	c.s.active.Add(1)
-	go func() {
-		defer c.s.active.Done()
-		o := outcome{err: errGoexit}
-		defer func() {
-			if v := recover(); v != nil {
-				o.err = &PanicError{v, debug.Stack()}
-			}
-			if o.err != nil {
-				c.giveUp(going, v, mine)
-			}
-			done <- o
-		}()
-		l, err := loadMany(v.seeing(going, need), c, keys, load)
+func (m *many[K, V]) giveOld(t turn[K, V]) {
+	m.c.metrics.read(givenOld)
+	m.give(t.old, t.p.key)
+}
+
+// allOld reports whether there is a value of each for who cannot have a new one.
+func allOld[K comparable, V any](turns []turn[K, V]) bool {
+	return !slices.ContainsFunc(turns, func(t turn[K, V]) bool { return t.old == nil || t.old.negative || !t.old.holds() })
+}
+
+// loadLeased is one load of all turns; values are what it has brought for each.
+func (m *many[K, V]) loadLeased(ctx context.Context, turns []turn[K, V], values []*entry[V]) (err error) {
+	err = errGoexit
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{v, debug.Stack()}
+		}
 		if err != nil {
-			o.err = err
+			m.c.release(ctx, m.v, leasesOf(turns)...)
+		}
+	}()
+	need := m.c.reach(m.v, m.need)
+	for _, t := range turns {
+		need = later(need, t.fence)
+	}
+	l, err := m.c.callMany(m.v.seeing(ctx, need), keysOf(turns), m.load)
+	if err != nil {
+		return err
+	}
+	brought := make([]loadedTurn[K, V], len(turns))
+	for i, t := range turns {
+		brought[i] = loadedTurn[K, V]{t, one(&l, t.p.key)}
+	}
+	for i, f := range m.c.store(ctx, m.v, need, brought) {
+		values[i] = f.entry
+	}
+	return nil
+}
+
+// refresh loads anew what was given past its time, or shortly before, while readers have the old
+// values.
+func (m *many[K, V]) refresh(ctx context.Context) {
+	if len(m.due) == 0 {
+		return
+	}
+	ctx = context.WithoutCancel(ctx)
+	// Its own: the reader's map is the reader's by now.
+	again := &many[K, V]{c: m.c, v: m.v, load: m.load, found: make(map[K]V)}
+	m.c.s.active.Add(1)
+	go func() {
+		defer m.c.s.active.Done()
+		defer func() {
+			if v := recover(); v != nil { // of a codec
+				m.c.s.log.ErrorContext(ctx, "cache: a panic while values were loaded anew", "cache", m.c.c.Name, "error", &PanicError{v, debug.Stack()})
+			}
+		}()
+		defer time.AfterFunc(refreshPause, func() {
+			for _, t := range m.due {
+				t.old.refreshing.Store(false)
+			}
+		})
+		if m.c.s.redis == nil {
+			_ = again.locally(ctx, keysOf(m.due)) // its error is in the metrics
 			return
 		}
-		values := make(map[K]V, len(mine))
-		for i := range mine {
-			single := one(&l, mine[i].key)
-			e, _ := c.store(going, v, c.place(going, mine[i].key), mine[i].text, mine[i].token, mine[i].asOf, need, &single)
-			if value, err := c.give(e); err == nil {
-				values[mine[i].key] = value
+		got, err := m.c.acquire(ctx, m.v, leasesOf(m.due)...)
+		if err != nil {
+			return
+		}
+		var mine []turn[K, V]
+		for i, t := range m.due {
+			if t.acquired = got[i]; t.leased { // otherwise another does it
+				mine = append(mine, t)
 			}
 		}
-		o = outcome{values: values}
-	}()
-	select {
-	case o := <-done:
-		for key, value := range o.values {
-			found[key] = value
+		if len(mine) > 0 {
+			_ = again.loadLeased(ctx, mine, make([]*entry[V], len(mine)))
 		}
-		return o.err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	}()
 }

@@ -165,7 +165,7 @@ func (r *redis) getMany(ctx context.Context, v *view, keys []string) (records []
 // acquired is what acquire returns: a value, or the lease, or how long another has it.
 type acquired struct {
 	record []byte
-	lease  bool
+	leased bool
 	fence  causal.LSN
 	asOf   uint64
 	left   time.Duration
@@ -178,67 +178,116 @@ func newToken() string {
 	return string(b[:])
 }
 
-// acquire asks for the lease. Ignored is the soft end of a value that does not count, or 0.
-func (r *redis) acquire(ctx context.Context, v *view, key, token string, lease time.Duration, schema uint32, ttl time.Duration, ignored int64) (a acquired, err error) {
+// lease is what is asked for by who has missed a key. Ignored is the soft end of a value that does not count, or 0.
+type lease struct {
+	key, token string
+	ignored    int64
+}
+
+// acquire asks for leases, in one exchange.
+func (r *redis) acquire(ctx context.Context, v *view, length time.Duration, schema uint32, ttl time.Duration, leases ...lease) ([]acquired, error) {
 	var s [4]byte
 	binary.BigEndian.PutUint32(s[:], schema)
-	ignore := ""
-	if ignored != 0 {
-		ignore = bytes8(uint64(ignored))
+	calls := make([]scriptCall, len(leases))
+	for i, l := range leases {
+		ignored := ""
+		if l.ignored != 0 {
+			ignored = bytes8(uint64(l.ignored))
+		}
+		calls[i] = scriptCall{r.scripts.acq, []string{recordKey(v.space, l.key), metaKey(v.space)}, []string{l.token, milliseconds(length), string(s[:]), milliseconds(ttl), ignored}}
 	}
-	err = r.exchange(ctx, v.dials, func(ctx context.Context) error {
-		answer, err := r.scripts.acq.Exec(ctx, r.client, []string{recordKey(v.space, key), metaKey(v.space)},
-			[]string{token, milliseconds(lease), string(s[:]), milliseconds(ttl), ignore}).ToArray()
-		switch {
-		case rueidis.IsRedisNil(err):
-			return errClosed
-		case err != nil:
-			return err
-		case len(answer) < 2:
-			return errRecord
-		}
-		kind, err1 := answer[0].ToString()
-		what, err2 := answer[1].AsBytes()
-		if err := errors.Join(err1, err2); err != nil {
-			return err
-		}
-		if kind == "value" {
-			a.record = what
-			return nil
-		}
-		if len(answer) < 3 || len(what) != 8 {
-			return errRecord
-		}
-		n, err := answer[2].AsInt64()
-		a.fence = causal.LSN(binary.BigEndian.Uint64(what))
-		if a.lease = kind == "lease"; a.lease {
-			a.asOf = uint64(n)
-		} else {
-			a.left = time.Duration(n) * time.Millisecond
-		}
+	all := make([]acquired, len(leases))
+	return all, r.exchanges(ctx, v, calls, func(i int, answer rueidis.RedisResult) (err error) {
+		all[i], err = parseAcquired(answer)
 		return err
 	})
+}
+
+// perExchange is how many scripts one exchange has: Redis needs some microseconds for each.
+const perExchange = 128
+
+// exchanges runs scripts, many at once, and has each answer taken, up to the first that is an error.
+func (r *redis) exchanges(ctx context.Context, v *view, calls []scriptCall, take func(i int, answer rueidis.RedisResult) error) error {
+	for first := 0; first < len(calls); first += perExchange {
+		some := calls[first:min(first+perExchange, len(calls))]
+		err := r.exchange(ctx, v.dials, func(ctx context.Context) error {
+			for i, answer := range run(ctx, r.client, some...) {
+				if err := take(first+i, answer); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func parseAcquired(result rueidis.RedisResult) (a acquired, err error) {
+	answer, err := result.ToArray()
+	switch {
+	case rueidis.IsRedisNil(err):
+		return a, errClosed
+	case err != nil:
+		return a, err
+	case len(answer) < 2:
+		return a, errRecord
+	}
+	kind, err1 := answer[0].ToString()
+	what, err2 := answer[1].AsBytes()
+	if err := errors.Join(err1, err2); err != nil {
+		return a, err
+	}
+	if kind == "value" {
+		a.record = what
+		return a, nil
+	}
+	if len(answer) < 3 || len(what) != 8 {
+		return a, errRecord
+	}
+	n, err := answer[2].AsInt64()
+	a.fence = causal.LSN(binary.BigEndian.Uint64(what))
+	if a.leased = kind == "lease"; a.leased {
+		a.asOf = uint64(n)
+	} else {
+		a.left = time.Duration(n) * time.Millisecond
+	}
 	return a, err
 }
 
-// set returns the soft end of what it has stored, by Redis's clock, and false when the lease is gone, or
-// a tag is past what was read.
-func (r *redis) set(ctx context.Context, v *view, key, token string, val *value, soft, hard time.Duration, need causal.LSN, ttl time.Duration) (stamp int64, stored bool, err error) {
-	args := []string{token, bytes8(val.asOf), milliseconds(soft), milliseconds(hard), string(val.appendRest(nil)), bytes8(uint64(need)), milliseconds(ttl)}
-	for _, slot := range val.slots {
-		args = append(args, strconv.Itoa(int(slot)))
-	}
-	err = r.exchange(ctx, v.dials, func(ctx context.Context) error {
-		stamp, err = closedIfNil(r.scripts.set.Exec(ctx, r.client, []string{recordKey(v.space, key), metaKey(v.space), tagsKey(v.space)}, args).AsInt64())
-		return err
-	})
-	return stamp, stamp > 1, err
+// setting is a value for who has the lease.
+type setting struct {
+	key, token string
+	*value
+	soft, hard time.Duration // from now
 }
 
-func (r *redis) release(ctx context.Context, v *view, key, token string) error {
-	return r.exchange(ctx, v.dials, func(ctx context.Context) error {
-		return r.scripts.release.Exec(ctx, r.client, []string{recordKey(v.space, key)}, []string{token}).Error()
+// set returns of each the soft end of what it has stored, by Redis's clock, and less than 2 where the lease is
+// gone, or a tag is past what was read.
+func (r *redis) set(ctx context.Context, v *view, need causal.LSN, ttl time.Duration, settings ...setting) (stamps []int64, err error) {
+	calls := make([]scriptCall, len(settings))
+	for i, s := range settings {
+		args := []string{s.token, bytes8(s.asOf), milliseconds(s.soft), milliseconds(s.hard), string(s.appendRest(nil)), bytes8(uint64(need)), milliseconds(ttl)}
+		for _, slot := range s.slots {
+			args = append(args, strconv.Itoa(int(slot)))
+		}
+		calls[i] = scriptCall{r.scripts.set, []string{recordKey(v.space, s.key), metaKey(v.space), tagsKey(v.space)}, args}
+	}
+	stamps = make([]int64, len(settings))
+	return stamps, r.exchanges(ctx, v, calls, func(i int, answer rueidis.RedisResult) (err error) {
+		stamps[i], err = closedIfNil(answer.AsInt64())
+		return err
 	})
+}
+
+func (r *redis) release(ctx context.Context, v *view, leases ...lease) error {
+	calls := make([]scriptCall, len(leases))
+	for i, l := range leases {
+		calls[i] = scriptCall{r.scripts.release, []string{recordKey(v.space, l.key)}, []string{l.token}}
+	}
+	return r.exchanges(ctx, v, calls, func(_ int, answer rueidis.RedisResult) error { return answer.Error() })
 }
 
 // slots returns the numbers of tags' last invalidations.
@@ -264,48 +313,35 @@ func (r *redis) slots(ctx context.Context, v *view, slots []uint16) (numbers []u
 	return numbers, err
 }
 
-// invalidate applies invalidations, and returns the number of the last.
+// invalidate applies invalidations, in one exchange, and returns the number of the last.
 func (r *redis) invalidate(ctx context.Context, limit time.Duration, dials uint64, space string, fence causal.LSN, ttl time.Duration, targets []Target) (number uint64, err error) {
-	var keys, tags []rueidis.LuaExec
-	for _, t := range targets {
+	calls := make([]scriptCall, len(targets))
+	for i, t := range targets {
 		if t.tag {
-			tags = append(tags, rueidis.LuaExec{Keys: []string{tagsKey(space), metaKey(space)}, Args: []string{bytes8(uint64(fence)), strconv.Itoa(int(slotOf(t.key))), channel(space)}})
+			calls[i] = scriptCall{r.scripts.tag, []string{tagsKey(space), metaKey(space)}, []string{bytes8(uint64(fence)), strconv.Itoa(int(slotOf(t.key))), channel(space)}}
 		} else {
-			keys = append(keys, rueidis.LuaExec{Keys: []string{recordKey(space, t.key), metaKey(space)}, Args: []string{bytes8(uint64(fence)), milliseconds(ttl), channel(space), t.key}})
+			calls[i] = scriptCall{r.scripts.inv, []string{recordKey(space, t.key), metaKey(space)}, []string{bytes8(uint64(fence)), milliseconds(ttl), channel(space), t.key}}
 		}
 	}
+	if len(calls) == 0 {
+		return 0, nil
+	}
 	err = r.within(ctx, limit, dials, func(ctx context.Context) error {
-		for _, one := range []struct {
-			script *rueidis.Lua
-			execs  []rueidis.LuaExec
-		}{{r.scripts.inv, keys}, {r.scripts.tag, tags}} {
-			if len(one.execs) == 0 {
-				continue
+		for _, answer := range run(ctx, r.client, calls...) {
+			n, err := closedIfNil(answer.AsInt64())
+			if err != nil {
+				return err
 			}
-			for _, answer := range r.run(ctx, one.script, one.execs) {
-				n, err := closedIfNil(answer.AsInt64())
-				if err != nil {
-					return err
-				}
-				number = max(number, uint64(n))
-			}
+			number = max(number, uint64(n))
 		}
 		return nil
 	})
 	return number, err
 }
 
-// run executes a script for each, in one exchange where there are several.
-func (r *redis) run(ctx context.Context, script *rueidis.Lua, execs []rueidis.LuaExec) []rueidis.RedisResult {
-	if len(execs) == 1 {
-		return []rueidis.RedisResult{script.Exec(ctx, r.client, execs[0].Keys, execs[0].Args)}
-	}
-	return script.ExecMulti(ctx, r.client, execs...)
-}
-
 func (r *redis) drained(ctx context.Context, dials uint64, space string, upTo causal.LSN) error {
 	return r.patient(ctx, dials, func(ctx context.Context) error {
-		_, err := closedIfNil(r.scripts.drained.Exec(ctx, r.client, []string{metaKey(space), tagsKey(space)}, []string{bytes8(uint64(upTo)), channel(space)}).AsInt64())
+		_, err := closedIfNil(run(ctx, r.client, scriptCall{r.scripts.drained, []string{metaKey(space), tagsKey(space)}, []string{bytes8(uint64(upTo)), channel(space)}})[0].AsInt64())
 		return err
 	})
 }
@@ -438,9 +474,9 @@ func (r *redis) open(ctx context.Context, dials uint64, replid string, seen, old
 	}
 	space := r.space(epoch)
 	err = r.patient(ctx, dials, func(ctx context.Context) error {
-		done, err := r.scripts.open.Exec(ctx, r.client, []string{r.openKey(replid), metaKey(space), tagsKey(space)}, []string{
+		done, err := run(ctx, r.client, scriptCall{r.scripts.open, []string{r.openKey(replid), metaKey(space), tagsKey(space)}, []string{
 			was, strconv.FormatUint(epoch, 36), bytes8(uint64(floor.LSN)), strconv.FormatUint(floor.System, 10), strconv.FormatUint(uint64(floor.Timeline), 10), strconv.Itoa(tagSlots * slotSize),
-		}).AsInt64()
+		}})[0].AsInt64()
 		if done == 0 {
 			epoch = 0
 		}
