@@ -94,9 +94,13 @@ func (s *Store) takePart(ctx context.Context) error {
 		return ctx.Err()
 	}
 	// After the subscription, on its connection: what is announced later is heard.
+	asked := time.Now()
 	m, err := s.redis.meta(ctx, dials, space)
 	if err != nil {
 		return err
+	}
+	if took := time.Since(asked); took > s.redis.timeout {
+		return fmt.Errorf("%w: it took %v to answer, more than StoreConfig.Timeout", errAway, took.Round(time.Millisecond))
 	}
 	v := newView(epoch, m)
 	v.dials, v.space = dials, space

@@ -47,7 +47,11 @@ func newFleet(t testing.TB) *fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fleet{t: t, config: cache.StoreConfig{Redis: &option, Prefix: set.KeyPrefix, Timeout: time.Second, Logger: slog.New(slog.DiscardHandler)}}
+	return newFleetOn(t, cache.StoreConfig{Redis: &option, Prefix: set.KeyPrefix, Timeout: time.Second, Logger: slog.New(slog.DiscardHandler)})
+}
+
+func newFleetOn(t testing.TB, c cache.StoreConfig) *fleet {
+	f := &fleet{t: t, config: c}
 	f.lsn.Store(1000)
 	f.relay = f.open()
 	f.tick()

@@ -1,0 +1,303 @@
+package cache_test
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/loadlinehq/loadline/cache"
+	"github.com/loadlinehq/loadline/causal"
+)
+
+// server is a Redis of a test's own.
+type server struct {
+	t       testing.TB
+	address string
+	process *exec.Cmd
+}
+
+func startServer(t testing.TB, args ...string) *server {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{t: t, address: listener.Addr().String()}
+	listener.Close()
+	s.start(args...)
+	t.Cleanup(s.kill)
+	return s
+}
+
+func (s *server) start(args ...string) {
+	s.t.Helper()
+	_, port, _ := net.SplitHostPort(s.address)
+	s.process = exec.Command("redis-server", append([]string{"--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"}, args...)...)
+	s.process.Dir = s.t.TempDir()
+	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.process.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	for limit := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		conn, err := net.Dial("tcp", s.address)
+		if err == nil {
+			conn.Close()
+			return
+		}
+		if time.Now().After(limit) {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+func (s *server) signal(signal syscall.Signal) {
+	if err := s.process.Process.Signal(signal); err != nil {
+		s.t.Error(err)
+	}
+}
+
+func (s *server) kill() {
+	_ = s.process.Process.Kill() // it may have been killed
+	_ = s.process.Wait()
+}
+
+func (s *server) do(command ...string) string {
+	s.t.Helper()
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{s.address}, DisableCache: true, ForceSingleClient: true})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer client.Close()
+	result := client.Do(context.Background(), client.B().Arbitrary(command...).Build())
+	if err := result.Error(); err != nil {
+		s.t.Fatalf("%v: %v", command, err)
+	}
+	text, err := result.ToString()
+	if err != nil {
+		text = ""
+	}
+	return text
+}
+
+// path leads to a server, and can be led to another, or be slow.
+type path struct {
+	to    atomic.Pointer[server]
+	delay atomic.Int64 // of each answer
+}
+
+func (p *path) option() *rueidis.ClientOption {
+	return &rueidis.ClientOption{
+		InitAddress: []string{"redis:6379"},
+		DialCtxFn: func(ctx context.Context, _ string, dialer *net.Dialer, _ *tls.Config) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, "tcp", p.to.Load().address)
+			if err != nil {
+				return nil, err
+			}
+			return &slowConn{conn, p}, nil
+		},
+	}
+}
+
+type slowConn struct {
+	net.Conn
+	path *path
+}
+
+func (c *slowConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	time.Sleep(time.Duration(c.path.delay.Load()))
+	return n, err
+}
+
+// A Redis that was promoted has not got the last invalidations. Nothing of what it has is given, by no process and
+// at no time, also while the relay, or another process, is still with the old one, which answers as well.
+func TestFailover(t *testing.T) {
+	t.Parallel()
+	first := startServer(t)
+	host, port, _ := net.SplitHostPort(first.address)
+	second := startServer(t, "--replicaof", host, port)
+	for limit := time.Now().Add(20 * time.Second); !strings.Contains(second.do("INFO", "replication"), "master_link_status:up"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("the replica does not come")
+		}
+	}
+	var ofRelay, ofOne, ofTwo path
+	for _, p := range []*path{&ofRelay, &ofOne, &ofTwo} {
+		p.to.Store(first)
+	}
+	config := cache.StoreConfig{Redis: ofRelay.option(), Timeout: time.Second, Logger: slog.New(slog.DiscardHandler)}
+	f := newFleetOn(t, config)
+	f.config.Redis = ofOne.option()
+	storeOne := f.process()
+	f.config.Redis = ofTwo.option()
+	storeTwo := f.process()
+	one, two := articles(t, storeOne, cache.Hot()), articles(t, storeTwo, cache.Hot())
+	var s source
+	get(t, one, &s, "a")
+	get(t, two, &s, "a")
+	wantLoads(t, &s, 1)
+	first.do("WAIT", "1", "5000")
+	epoch := f.epoch.Load()
+
+	// The second is promoted, and the first does not know. A write is told to the first, and its row is
+	// deleted.
+	second.do("REPLICAOF", "NO", "ONE")
+	s.now.Store(1)
+	session := causal.NewSession(causal.Token{})
+	session.Add(at(2000))
+	f.lsn.Store(2000)
+	if err := storeOne.Invalidate(causal.WithSession(t.Context(), session), one.Key(t.Context(), "a")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.relay.Apply(t.Context(), f.at(2000), [][]byte{one.Key(t.Context(), "a").Record()}); err != nil {
+		t.Fatal(err)
+	}
+	f.until("both have heard", func() bool { return get(t, one, &s, "a") == 1 && get(t, two, &s, "a") == 1 })
+
+	right := func() {
+		for name, c := range map[string]*cache.Cache[string, article]{"one": one, "two": two} {
+			for _, ctx := range []context.Context{t.Context(), causal.WithSession(t.Context(), causal.NewSession(session.Token()))} {
+				if a, err := c.Get(ctx, "a", s.load); err != nil || a.Version != 1 {
+					t.Fatalf("process %s: %v, %v", name, a, err)
+				}
+			}
+		}
+	}
+	move := func(p *path) {
+		p.to.Store(second)
+		first.do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+		first.do("CLIENT", "KILL", "TYPE", "pubsub")
+	}
+	lookFor := func(length time.Duration) {
+		for end := time.Now().Add(length); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+			right()
+		}
+	}
+	move(&ofOne)
+	lookFor(500 * time.Millisecond)
+	if storeOne.Active() {
+		t.Error("a process takes part in an epoch on a server on which the relay has opened none")
+	}
+	move(&ofRelay)
+	lookFor(time.Second)
+	f.until("the relay opens another epoch", func() bool { right(); return f.epoch.Load() != epoch && storeOne.Active() })
+	if storeTwo.Active() {
+		// It has heard nothing for less than 3 s, and what is told to it goes to the old server. Its sessions'
+		// own writes do not count as heard.
+		s.now.Store(2)
+		f.lsn.Store(3000)
+		late := causal.NewSession(causal.NewToken(at(3000)))
+		if a, err := two.Get(causal.WithSession(t.Context(), late), "a", s.load); err != nil || a.Version != 2 {
+			t.Errorf("%v, %v", a, err)
+		}
+		s.now.Store(1)
+	}
+	move(&ofTwo)
+	f.until("all take part", func() bool { right(); return storeTwo.Active() })
+	loads := s.loads.Load()
+	f.until("the cache is warm again", func() bool {
+		before := s.loads.Load()
+		get(t, one, &s, "a")
+		get(t, two, &s, "a")
+		return s.loads.Load() == before
+	})
+	t.Logf("%d loads until it was warm", s.loads.Load()-loads)
+}
+
+// Whatever becomes of Redis, no reader waits for long, and the database gets no more than MaxLoads at once.
+func TestRedisAway(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]func(s *server, p *path) (end func()){
+		"killed": func(s *server, _ *path) func() { s.kill(); return func() { s.start() } },
+		"paused": func(s *server, _ *path) func() {
+			s.signal(syscall.SIGSTOP)
+			return func() { s.signal(syscall.SIGCONT) }
+		},
+		"slow": func(_ *server, p *path) func() {
+			p.delay.Store(int64(200 * time.Millisecond))
+			return func() { p.delay.Store(0) }
+		},
+		"full": func(s *server, _ *path) func() { // and it evicts all the time
+			s.do("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+			s.do("CONFIG", "SET", "maxmemory", "1mb")
+			return func() { s.do("CONFIG", "SET", "maxmemory", "0") }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, p := startServer(t), &path{}
+			p.to.Store(s)
+			f := newFleetOn(t, cache.StoreConfig{Redis: p.option(), MaxLoads: 4, Logger: slog.New(slog.DiscardHandler)})
+			store := f.process()
+			c, err := cache.New(store, cache.Config[int, int64]{Name: "item", Class: cache.Hot(), MaxBytes: -1}) // each hit needs Redis
+			if err != nil {
+				t.Fatal(err)
+			}
+			var now, most, loads atomic.Int64
+			load := func(context.Context) (int64, error) {
+				loads.Add(1)
+				defer now.Add(-1)
+				for n, m := now.Add(1), most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+				}
+				time.Sleep(time.Millisecond)
+				return 7, nil
+			}
+			read := func(length time.Duration) (took []time.Duration) {
+				var mu sync.Mutex
+				var wait sync.WaitGroup
+				for r := range 16 {
+					wait.Go(func() {
+						for end := time.Now().Add(length); time.Now().Before(end); time.Sleep(time.Millisecond) {
+							began := time.Now()
+							if got, err := c.Get(t.Context(), int(began.UnixNano())%50*16+r, load); err != nil || got != 7 {
+								t.Errorf("%d, %v", got, err)
+							}
+							mu.Lock()
+							took = append(took, time.Since(began))
+							mu.Unlock()
+						}
+					})
+				}
+				wait.Wait()
+				slices.Sort(took)
+				return took
+			}
+			read(500 * time.Millisecond)
+			end := fault(s, p)
+			began := read(500 * time.Millisecond)
+			during := read(2 * time.Second)
+			end()
+			f.until("the process takes part again", store.Active)
+			f.until("there are hits again", func() bool {
+				read(300 * time.Millisecond)
+				before := loads.Load()
+				took := read(100 * time.Millisecond)
+				return loads.Load()-before < int64(len(took))/2
+			})
+			t.Logf("of %d reads in the first half second the slowest took %v; then of %d half took %v, 99 %% %v, all %v; at most %d loads at once", len(began), began[len(began)-1],
+				len(during), during[len(during)/2], during[len(during)*99/100], during[len(during)-1], most.Load())
+			if most.Load() > 4 {
+				t.Errorf("%d loads at once", most.Load())
+			}
+			// Times of a machine that does other things: a reader that waits for Redis waits for the
+			// connection, a second, or for the lease, five.
+			if slowest := max(began[len(began)-1], during[len(during)-1]); slowest > time.Second {
+				t.Errorf("a reader waited %v", slowest)
+			}
+			if median := during[len(during)/2]; median > cache.DefaultTimeout {
+				t.Errorf("half of all waited %v for a Redis that was known to be away", median)
+			}
+		})
+	}
+}
