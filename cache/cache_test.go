@@ -531,6 +531,101 @@ func TestOldValues(t *testing.T) {
 	}
 }
 
+// Loads that wait for each other's places go on: who waits lends his.
+func TestLoadsWithinLoads(t *testing.T) {
+	t.Parallel()
+	store := open(t, cache.StoreConfig{MaxLoads: 2})
+	outer, err := cache.New(store, cache.Config[string, article]{Name: "outer", Class: cache.Hot()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inner := articles(t, store, cache.Hot())
+	began := time.Now()
+	for round := range 20 {
+		var wait sync.WaitGroup
+		var ready sync.WaitGroup
+		ready.Add(2)
+		key := fmt.Sprint(round)
+		for i := range 2 {
+			wait.Go(func() {
+				_, err := outer.Get(t.Context(), fmt.Sprint(round, i), func(ctx context.Context) (article, error) {
+					ready.Done() // both places are taken
+					ready.Wait()
+					time.Sleep(2 * time.Millisecond)
+					return inner.Get(ctx, key, func(context.Context) (article, error) { return article{}, nil })
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wait.Go(func() {
+			ready.Wait()
+			if _, err := inner.Get(t.Context(), key, func(context.Context) (article, error) { return article{}, nil }); err != nil {
+				t.Error(err)
+			}
+		})
+		wait.Wait()
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// Processes without a relay open an epoch themselves, and give a session what is cached once its own write is
+// heard, though nobody has said which database's positions are meant.
+func TestWithoutRelay(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	f.stop()
+	f.config.WithoutRelay, f.config.Prefix = true, f.config.Prefix+"alone:"
+	stores := []*cache.Store{f.process(), f.process()}
+	one, two := articles(t, stores[0], cache.Hot()), articles(t, stores[1], cache.Hot())
+	var s source
+	get(t, one, &s, "a")
+	get(t, two, &s, "a")
+	wantLoads(t, &s, 1)
+	session := causal.NewSession(causal.Token{})
+	ctx := causal.WithSession(t.Context(), session)
+	session.Add(at(2000))
+	s.now.Store(1)
+	if err := stores[0].Invalidate(ctx, one.Key(ctx, "a")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*cache.Cache[string, article]{one, two} {
+		f.until("the write is heard, and what it wrote is cached", func() bool {
+			loads := s.loads.Load()
+			a, err := c.Get(ctx, "a", s.load)
+			if err != nil || a.Version != 1 {
+				t.Errorf("%v, %v", a, err)
+			}
+			return s.loads.Load() == loads
+		})
+	}
+	before := s.loads.Load()
+	if a, err := two.Get(ctx, "a", s.load); err != nil || a.Version != 1 {
+		t.Errorf("%v, %v", a, err)
+	}
+	wantLoads(t, &s, before)
+	// One whose write was told to nobody reads the database.
+	stranger := causal.WithSession(t.Context(), causal.NewSession(causal.NewToken(at(3000))))
+	if _, err := two.Get(stranger, "a", s.load); err != nil {
+		t.Error(err)
+	}
+	wantLoads(t, &s, before+1)
+	// The epoch is dropped: they open another, the same.
+	f.keys("meta", func(client rueidis.Client, keys []string) {
+		if err := client.Do(t.Context(), client.B().Del().Key(keys...).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	s.now.Store(2)
+	f.until("both are in a new epoch", func() bool {
+		loads := s.loads.Load()
+		return get(t, one, &s, "a") == 2 && get(t, two, &s, "a") == 2 && s.loads.Load() == loads && stores[0].Active() && stores[1].Active()
+	})
+}
+
 // A program with another type beside this one loads its own.
 func TestSchema(t *testing.T) {
 	t.Parallel()

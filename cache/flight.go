@@ -28,6 +28,7 @@ type flight[V any] struct {
 	once sync.Once
 	done chan struct{}
 	result[V]
+	place lent
 }
 
 // result is what a flight has brought.
@@ -65,7 +66,7 @@ func (fs *flights[P, V]) join(p P, v *view, stripe uint32, n needs) (f *flight[V
 	if f := shard.m[p]; f != nil && !f.finished() && f.view == v && (v == nil || v.covered(n, f.began)) {
 		return f, false
 	}
-	f = &flight[V]{view: v, stripe: stripe, need: n.mark.LSN, done: make(chan struct{})}
+	f = &flight[V]{view: v, stripe: stripe, need: n.mark.LSN, done: make(chan struct{}), place: lent{c: make(chan struct{})}}
 	if v != nil {
 		f.began = v.horizon()
 	}
@@ -98,7 +99,7 @@ func (c *Cache[K, V]) fly(ctx context.Context, v *view, p place[K], n needs, loa
 	f, lead := c.flights.join(p, v, stripeOf(text), n)
 	if lead {
 		// Its reader may go; the others, and the value, stay.
-		going := context.WithoutCancel(ctx)
+		going := context.WithValue(context.WithoutCancel(ctx), lentKey{}, &f.place)
 		c.s.active.Add(1)
 		go func() {
 			defer c.s.active.Done()
@@ -124,6 +125,9 @@ func (c *Cache[K, V]) fly(ctx context.Context, v *view, p place[K], n needs, loa
 		}
 		defer c.s.waiting.Add(-1)
 		c.metrics.read(joined)
+		if _, within := ctx.Value(loadingKey{}).(*loading); within {
+			f.place.lend()
+		}
 	}
 	select {
 	case <-f.done:

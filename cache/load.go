@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/loadlinehq/loadline/causal"
@@ -22,7 +23,8 @@ type loading struct {
 type loadingKey struct{}
 
 // AddTags gives tags to the value that a load is about to return; ctx is the load's. Invalidating a [Tag] then
-// invalidates the value as well. A value has at most 16, and tags are of the context's tenant.
+// invalidates the value as well. A value has at most 16, and tags are of the context's tenant. With another context
+// it does nothing, so that a load can be called without a cache.
 func AddTags(ctx context.Context, tags ...string) {
 	if l, ok := ctx.Value(loadingKey{}).(*loading); ok {
 		l.tags = append(l.tags, tags...)
@@ -51,6 +53,17 @@ var errHangs = errors.New("cache: the load does not end, although its context ha
 
 var errGoexit = errors.New("cache: the load has ended its goroutine")
 
+// lent is a place that somebody who waits for a load has himself: a load that has to wait for the place of another
+// load, which waits for it, would wait for ever.
+type lent struct {
+	once sync.Once
+	c    chan struct{}
+}
+
+type lentKey struct{}
+
+func (l *lent) lend() { l.once.Do(func() { close(l.c) }) }
+
 // place takes one of the places for loads. Loads within loads have that of the outer one.
 func (s *Store) place(ctx context.Context) (leave func(), err error) {
 	if _, within := ctx.Value(loadingKey{}).(*loading); within {
@@ -67,9 +80,15 @@ func (s *Store) place(ctx context.Context) (leave func(), err error) {
 		return nil, ErrOverloaded
 	}
 	defer s.waiting.Add(-1)
+	var place <-chan struct{}
+	if l, ok := ctx.Value(lentKey{}).(*lent); ok {
+		place = l.c
+	}
 	select {
 	case s.loads <- struct{}{}:
 		return leave, nil
+	case <-place:
+		return func() {}, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}

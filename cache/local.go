@@ -57,21 +57,10 @@ func (c *Cache[K, V]) olderLocally(v *view, p place[K]) *entry[V] {
 // that of the first session that has seen one alone.
 func (s *Store) invalidateHere(session *causal.Session, of []Target) (mark causal.Mark) {
 	v := s.view.Load()
-	if session != nil && v.system != 0 {
-		mark, _, _ = session.Mark(v.system)
+	if v.system == 0 {
+		mark = onlyMark(session)
 	} else if session != nil {
-		systems := 0
-		for m := range session.Token().Marks() {
-			if m.System != mark.System {
-				systems++
-			}
-			if mark.LSN == 0 {
-				mark = m
-			}
-		}
-		if systems != 1 {
-			mark = causal.Mark{}
-		}
+		mark, _, _ = session.Mark(v.system)
 	}
 	if mark.LSN != 0 {
 		v = s.localView(mark, false)

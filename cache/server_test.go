@@ -3,9 +3,12 @@ package cache_test
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -43,7 +46,12 @@ func startServer(t testing.TB, args ...string) *server {
 func (s *server) start(args ...string) {
 	s.t.Helper()
 	_, port, _ := net.SplitHostPort(s.address)
-	s.process = exec.Command("redis-server", append([]string{"--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"}, args...)...)
+	settings := []string{"--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"}
+	if slices.Contains(args, "--sentinel") {
+		settings = []string{args[0], "--bind", "127.0.0.1", "--port", port}
+		args = args[1:]
+	}
+	s.process = exec.Command("redis-server", append(settings, args...)...)
 	s.process.Dir = s.t.TempDir()
 	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.process.Start(); err != nil {
@@ -213,6 +221,51 @@ func TestFailover(t *testing.T) {
 		return s.loads.Load() == before
 	})
 	t.Logf("%d loads until it was warm", s.loads.Load()-loads)
+}
+
+// Sentinel promotes the replica: the store finds it, and the relay opens an epoch there.
+func TestSentinel(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("LOADLINE_SLOW") == "" {
+		t.Skip("slow: set LOADLINE_SLOW=1")
+	}
+	first := startServer(t)
+	host, port, _ := net.SplitHostPort(first.address)
+	second := startServer(t, "--replicaof", host, port)
+	file := filepath.Join(t.TempDir(), "sentinel.conf")
+	settings := fmt.Sprintf("sentinel monitor cache 127.0.0.1 %s 1\nsentinel down-after-milliseconds cache 500\nsentinel failover-timeout cache 3000\n", port)
+	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	watching := startServer(t, file, "--sentinel")
+	for limit := time.Now().Add(30 * time.Second); !strings.Contains(watching.do("INFO", "sentinel"), "slaves=1"); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("Sentinel does not find the replica")
+		}
+	}
+	option := &rueidis.ClientOption{InitAddress: []string{watching.address}, Sentinel: rueidis.SentinelOption{MasterSet: "cache"}}
+	f := newFleetOn(t, cache.StoreConfig{Redis: option, Timeout: time.Second, Logger: slog.New(slog.DiscardHandler)})
+	store := f.process()
+	c := articles(t, store, cache.Hot())
+	var s source
+	get(t, c, &s, "a")
+	get(t, c, &s, "a")
+	wantLoads(t, &s, 1)
+	epoch := f.epoch.Load()
+	first.kill()
+	s.now.Store(1) // and nobody can be told
+	f.until("it is not part of the old epoch", func() bool { return !store.Active() || f.epoch.Load() != epoch })
+	for limit := time.Now().Add(60 * time.Second); f.epoch.Load() == epoch || !store.Active(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("it does not go on with the replica that was promoted")
+		}
+	}
+	if !strings.Contains(second.do("INFO", "replication"), "role:master") {
+		t.Error("the replica was not promoted")
+	}
+	if got := get(t, c, &s, "a"); got != 1 {
+		t.Errorf("version %d", got)
+	}
 }
 
 // Whatever becomes of Redis, no reader waits for long, and the database gets no more than MaxLoads at once.

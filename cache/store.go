@@ -217,21 +217,44 @@ func (s *Store) invalidate(ctx context.Context, of []Target) (mark causal.Mark, 
 	if v == nil {
 		return mark, fmt.Errorf("%w: the relay's invalidation is awaited", errAway)
 	}
-	if session != nil {
+	var fence causal.LSN
+	if v.system == 0 {
+		mark = onlyMark(session)
+	} else if session != nil {
 		mark, _, _ = session.Mark(v.system)
+		if fence = mark.LSN; mark.Timeline > v.timeline {
+			return mark, fmt.Errorf("%w: the database has been failed over", errClosed)
+		}
 	}
-	if mark.Timeline > v.timeline && v.system != 0 {
-		return mark, fmt.Errorf("%w: the database has been failed over", errClosed)
-	}
-	number, err := s.redis.invalidate(ctx, s.redis.timeout, v.dials, v.space, mark.LSN, s.c.tomb(), of)
+	number, err := s.redis.invalidate(ctx, s.redis.timeout, v.dials, v.space, fence, s.c.tomb(), of)
 	if err != nil {
 		s.failed(v, err)
 		return causal.Mark{}, err
 	}
-	if mark.LSN != 0 && mark.Timeline == v.timeline {
+	if mark.LSN != 0 && (v.system == 0 || mark.Timeline == v.timeline) {
 		mark.Epoch, mark.Number = v.epoch, number
 	}
 	return mark, nil
+}
+
+// onlyMark is that of the one cluster that a session has seen, where nobody has said which one the cache is of.
+func onlyMark(session *causal.Session) (mark causal.Mark) {
+	if session == nil {
+		return mark
+	}
+	systems := 0
+	for m := range session.Token().Marks() {
+		if m.System != mark.System {
+			systems++
+		}
+		if mark.LSN == 0 {
+			mark = m
+		}
+	}
+	if systems != 1 {
+		return causal.Mark{}
+	}
+	return mark
 }
 
 // Active reports whether this process takes part in an epoch: without it, all reads are loads.
