@@ -53,6 +53,9 @@ func (s *Store) listen(ctx context.Context) {
 // takePart joins the epoch that is open and hears what is announced, until something is
 // wrong.
 func (s *Store) takePart(ctx context.Context) error {
+	if err := s.check(ctx); err != nil {
+		return err
+	}
 	server, dials, err := s.redis.server(ctx)
 	if err != nil {
 		return err

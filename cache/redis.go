@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,7 +30,12 @@ var (
 // redis is the connection to a Redis server, and what is asked of it. All goes over one connection,
 // so that what is heard on it and what is answered have one order, and come from one server.
 type redis struct {
-	client  rueidis.Client
+	option rueidis.ClientOption
+
+	connecting sync.Mutex
+	client     rueidis.Client // nil until connect has returned without an error
+	closed     bool
+
 	prefix  string
 	timeout time.Duration // of one exchange
 	scripts scripts
@@ -40,7 +46,7 @@ type redis struct {
 	missed atomic.Int64
 }
 
-func newRedis(option rueidis.ClientOption, prefix string, timeout time.Duration) (*redis, error) {
+func newRedis(option rueidis.ClientOption, prefix string, timeout time.Duration) *redis {
 	r := &redis{prefix: prefix, timeout: timeout, scripts: newScripts()}
 	dial := option.DialCtxFn
 	if dial == nil {
@@ -78,9 +84,35 @@ func newRedis(option rueidis.ClientOption, prefix string, timeout time.Duration)
 	if option.ConnWriteTimeout == 0 {
 		option.ConnWriteTimeout = time.Second // rueidis's 10 s is long for a cache
 	}
-	var err error
-	r.client, err = rueidis.NewClient(option)
-	return r, err
+	r.option = option
+	return r
+}
+
+// connect makes the client. One of a single server is there though that is away; one of Sentinels is not.
+func (r *redis) connect() error {
+	r.connecting.Lock()
+	defer r.connecting.Unlock()
+	switch {
+	case r.closed:
+		return errors.New("cache: the store is closed")
+	case r.client != nil:
+		return nil
+	}
+	client, err := rueidis.NewClient(r.option)
+	if client == nil {
+		return fmt.Errorf("%w: %w", errAway, err)
+	}
+	r.client = client
+	return nil
+}
+
+func (r *redis) close() {
+	r.connecting.Lock()
+	defer r.connecting.Unlock()
+	r.closed = true
+	if r.client != nil {
+		r.client.Close()
+	}
 }
 
 func (r *redis) space(epoch uint64) string {
@@ -364,6 +396,9 @@ type server struct {
 func (r *redis) server(ctx context.Context) (s server, dials uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, max(r.timeout, patience))
 	defer cancel()
+	if err := r.connect(); err != nil {
+		return s, 0, err
+	}
 	// Without a connection there is none to count.
 	if err := r.client.Do(ctx, r.client.B().Ping().Build()).Error(); err != nil {
 		return s, 0, fmt.Errorf("%w: %w", errAway, err)

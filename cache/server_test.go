@@ -268,6 +268,57 @@ func TestSentinel(t *testing.T) {
 	}
 }
 
+// A process that starts while Redis is away serves from the database, and caches when it comes; the relay as well. One
+// that Redis refuses does not start.
+func TestStartWithoutRedis(t *testing.T) {
+	t.Parallel()
+	s, p := startServer(t), &path{}
+	p.to.Store(s)
+	s.kill()
+	config := cache.StoreConfig{Redis: p.option(), Timeout: time.Second, Logger: slog.New(slog.DiscardHandler)}
+	relay, store := open(t, config), open(t, config)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- store.Run(ctx) }()
+	c := articles(t, store, cache.Hot())
+	var from source
+	get(t, c, &from, "a")
+	get(t, c, &from, "a")
+	wantLoads(t, &from, 2)
+	if err := c.Invalidate(t.Context(), "a"); err == nil {
+		t.Error("an invalidation that nobody got has no error")
+	}
+	if _, err := relay.Tick(t.Context(), at(1000)); err == nil {
+		t.Error("a tick that nobody got has no error")
+	}
+	s.start()
+	f := &fleet{t: t}
+	now := at(1000)
+	f.until("the process takes part", func() bool {
+		if epoch, err := relay.Tick(t.Context(), now); err == nil {
+			now.Epoch = epoch
+		}
+		return now.Epoch != 0 && store.Active()
+	})
+	get(t, c, &from, "a")
+	get(t, c, &from, "a")
+	wantLoads(t, &from, 3)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	s.do("CONFIG", "SET", "requirepass", "secret")
+	if _, err := cache.OpenStore(t.Context(), config); err == nil || !strings.Contains(err.Error(), "NOAUTH") {
+		t.Errorf("without a password: %v", err)
+	}
+	wrong := p.option()
+	wrong.Password = "wrong"
+	config.Redis = wrong
+	if _, err := cache.OpenStore(t.Context(), config); err == nil || !strings.Contains(err.Error(), "WRONGPASS") {
+		t.Errorf("with a wrong password: %v", err)
+	}
+}
+
 // Whatever becomes of Redis, no reader waits for long, and the database gets no more than MaxLoads at once.
 func TestRedisAway(t *testing.T) {
 	t.Parallel()

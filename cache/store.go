@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/redis/rueidis"
+
 	"github.com/loadlinehq/loadline/causal"
 )
 
@@ -41,6 +43,7 @@ type Store struct {
 
 	view    atomic.Pointer[view] // nil: no tier is read, or filled
 	suspect chan struct{}
+	checked atomic.Bool // Redis's settings
 	running atomic.Bool
 	clock   atomic.Int64 // nanoseconds since began, when Run has looked last
 
@@ -52,8 +55,9 @@ type Store struct {
 	local sync.Mutex // of invalidations in a store without Redis
 }
 
-// OpenStore connects to Redis if there is one, and fails when it does not answer, or is not set
-// up as it must be. Close the store when done.
+// OpenStore connects to Redis if there is one, and fails when that refuses the connection's user, or cannot hold the
+// protocol. One that does not answer is tried again by Run, and nothing is cached until it does. Close the store
+// when done.
 func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -68,23 +72,34 @@ func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 		s.view.Store(newLocalView(rand.Uint64()|1, meta{}))
 		return s, nil
 	}
-	if s.redis, err = newRedis(*c.Redis, c.Prefix, c.Timeout); err != nil {
-		s.metrics.close()
-		return nil, fmt.Errorf("cache: Redis: %w", err)
-	}
-	if err := s.check(ctx); err != nil {
+	s.redis = newRedis(*c.Redis, c.Prefix, c.Timeout)
+	switch err := s.check(ctx); {
+	case errors.Is(err, errAway):
+		s.log.WarnContext(ctx, "cache: Redis does not answer; nothing is cached until it does", "error", err)
+	case err != nil:
 		s.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-// check refuses a Redis on which the protocol does not hold, and tells of what makes it slow.
+// check refuses a Redis on which the protocol does not hold, and tells of what makes it slow. It looks once.
 func (s *Store) check(ctx context.Context) error {
+	if s.checked.Load() {
+		return nil
+	}
+	if err := s.redis.connect(); err != nil {
+		return err
+	}
 	client := s.redis.client
+	ctx, cancel := context.WithTimeout(ctx, max(s.redis.timeout, patience))
+	defer cancel()
 	text, err := client.Do(ctx, client.B().Info().Section("server").Build()).ToString()
+	if refused, is := rueidis.IsRedisErr(err); is && !refused.IsLoading() {
+		return fmt.Errorf("cache: Redis refuses INFO, of which the version and master_replid are needed: %w", err)
+	}
 	if err != nil {
-		return fmt.Errorf("cache: Redis: INFO: %w", err)
+		return fmt.Errorf("%w: %w", errAway, err)
 	}
 	version := ""
 	for line := range strings.SplitSeq(text, "\n") {
@@ -98,6 +113,7 @@ func (s *Store) check(ctx context.Context) error {
 	settings, err := client.Do(ctx, client.B().ConfigGet().Parameter("maxmemory-policy", "maxmemory", "repl-backlog-ttl").Build()).AsStrMap()
 	if err != nil {
 		s.log.InfoContext(ctx, "cache: Redis does not show its settings; maxmemory-policy should be allkeys-lru or allkeys-lfu, and repl-backlog-ttl 0", "error", err)
+		s.checked.Store(true)
 		return nil
 	}
 	if policy := settings["maxmemory-policy"]; settings["maxmemory"] != "0" && policy != "allkeys-lru" && policy != "allkeys-lfu" {
@@ -106,6 +122,7 @@ func (s *Store) check(ctx context.Context) error {
 	if ttl, err := strconv.Atoi(settings["repl-backlog-ttl"]); err == nil && ttl != 0 {
 		s.log.InfoContext(ctx, "cache: with repl-backlog-ttl 0 Redis would keep its replication id, and the cache its values, when the last replica is gone for so long", "repl-backlog-ttl", ttl)
 	}
+	s.checked.Store(true)
 	return nil
 }
 
@@ -166,7 +183,7 @@ func (s *Store) Close() {
 	s.metrics.close()
 	if s.redis != nil {
 		s.view.Store(nil)
-		s.redis.client.Close()
+		s.redis.close()
 	}
 }
 
