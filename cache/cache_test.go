@@ -392,6 +392,47 @@ func TestOneTier(t *testing.T) {
 	wantLoads(t, &s, 5)
 }
 
+// Who invalidates what he has just read is not given it again, in one process also without a session.
+func TestInvalidatedAfterLoading(t *testing.T) {
+	t.Parallel()
+	store, err := cache.OpenStore(t.Context(), cache.StoreConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	c := articles(t, store, cache.Hot())
+	var s source
+	for i := range 2000 {
+		s.now.Store(int64(i))
+		if got := get(t, c, &s, "a"); got != i {
+			t.Fatalf("it has version %d of %d", got, i)
+		}
+		if err := c.Invalidate(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A thousand readers of one key in one process cost one load, whenever they come.
+func TestStampedeInOneProcess(t *testing.T) {
+	t.Parallel()
+	store, err := cache.OpenStore(t.Context(), cache.StoreConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	c := articles(t, store, cache.Hot())
+	for i := range 20 {
+		var s source
+		var wait sync.WaitGroup
+		for range 1000 {
+			wait.Go(func() { get(t, c, &s, fmt.Sprint(i)) })
+		}
+		wait.Wait()
+		wantLoads(t, &s, 1)
+	}
+}
+
 func TestTenantsAreApart(t *testing.T) {
 	t.Parallel()
 	store, err := cache.OpenStore(t.Context(), cache.StoreConfig{})

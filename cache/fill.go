@@ -152,7 +152,7 @@ func (c *Cache[K, V]) older(f *flight[V], old *entry[V]) bool {
 		return false
 	}
 	c.metrics.read(givenOld)
-	f.finish(result[V]{entry: old, kept: true})
+	f.finish(result[V]{entry: old, kept: true, early: true})
 	return true
 }
 

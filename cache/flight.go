@@ -37,6 +37,8 @@ type result[V any] struct {
 	// kept: it is, or was, a value in Redis; otherwise it is the database's at a position or past it.
 	kept bool
 	at   causal.LSN
+	// early: it is an older value, and the load goes on.
+	early bool
 }
 
 func (f *flight[V]) finish(r result[V]) {
@@ -47,12 +49,13 @@ func (f *flight[V]) finish(r result[V]) {
 }
 
 // join returns the flight of a place, and whether the caller has to run it. Who joins must have been
-// covered when it began: what he was covered by later may be what it does not see.
+// covered when it began: what he was covered by later may be what it does not see. One that has ended is not joined,
+// or who has invalidated what it brought would be given that.
 func (fs *flights[P, V]) join(p P, v *view, stripe uint32, n needs) (f *flight[V], lead bool) {
 	shard := &fs.shards[maphash.Comparable(seed, p)%64]
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	if f := shard.m[p]; f != nil && f.view == v && (v == nil || v.covered(n, f.began)) {
+	if f := shard.m[p]; f != nil && f.view == v && (v == nil || v.covered(n, f.began)) && !f.ended() {
 		return f, false
 	}
 	f = &flight[V]{view: v, stripe: stripe, need: n.mark.LSN, done: make(chan struct{})}
@@ -64,6 +67,16 @@ func (fs *flights[P, V]) join(p P, v *view, stripe uint32, n needs) (f *flight[V
 	}
 	shard.m[p] = f
 	return f, true
+}
+
+// ended reports whether nothing goes on any more of which a later reader should have the result.
+func (f *flight[V]) ended() bool {
+	select {
+	case <-f.done:
+		return !f.early
+	default:
+		return false
+	}
 }
 
 func (fs *flights[P, V]) leave(p P, f *flight[V]) {
@@ -136,6 +149,12 @@ func (c *Cache[K, V]) run(ctx context.Context, f *flight[V], p place[K], text st
 	case f.view == nil:
 		c.bypass(ctx, f, p, f.need, load)
 	case c.s.redis == nil:
+		// Another may have ended since the reader looked.
+		if e := c.lookup(f.view, p); e != nil && c.s.now() < e.refresh {
+			c.metrics.read(hitProcess)
+			f.finish(result[V]{entry: e, kept: true})
+			return
+		}
 		c.fillLocally(ctx, f, p, load)
 	default:
 		c.fromRedis(ctx, f, p, text, load)
