@@ -59,6 +59,10 @@ type StoreConfig struct {
 	// Lease is how long a load may take to be stored. Default 5 s.
 	Lease time.Duration
 
+	// Now is the clock by which values end in a store without Redis. Default time.Now; another is for tests, see
+	// package cachetest.
+	Now func() time.Time
+
 	Logger        *slog.Logger         // default slog.Default()
 	MeterProvider metric.MeterProvider // default: the global one
 }
@@ -100,6 +104,7 @@ func (c StoreConfig) Validate() error {
 		}
 	}
 	wrong(c.Redis != nil && len(c.Redis.InitAddress) == 0, "Redis.InitAddress is empty")
+	wrong(c.Redis != nil && c.Now != nil, "Now is set, and with Redis there is its clock, and time that passes without word from it")
 	wrong(strings.ContainsAny(d.Prefix, "{} \r\n"), "Prefix is %q: braces and spaces are for others", d.Prefix)
 	wrong(d.Timeout < time.Millisecond || d.Timeout > 10*time.Second, "Timeout is %v, and should be 1 ms to 10 s", d.Timeout)
 	wrong(d.MaxLoads < 1, "MaxLoads is %d, less than 1", d.MaxLoads)

@@ -60,6 +60,9 @@ func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 	}
 	c = c.withDefaults()
 	s := &Store{c: c, log: c.Logger, began: time.Now(), suspect: make(chan struct{}, 1), loads: make(chan struct{}, c.MaxLoads)}
+	if c.Now != nil {
+		s.began = c.Now()
+	}
 	var err error
 	if s.metrics, err = newMetrics(s, c.MeterProvider); err != nil {
 		return nil, err
@@ -122,7 +125,9 @@ func (s *Store) Run(ctx context.Context) error {
 	ticker := time.NewTicker(clockTick)
 	defer ticker.Stop()
 	for {
-		s.clock.Store(int64(s.since()))
+		if s.c.Now == nil { // which may move at any time
+			s.clock.Store(int64(s.since()))
+		}
 		select {
 		case <-ctx.Done():
 			wait.Wait()
@@ -137,7 +142,12 @@ func (s *Store) Run(ctx context.Context) error {
 // looking a value up.
 const clockTick = 10 * time.Millisecond
 
-func (s *Store) since() time.Duration { return time.Since(s.began) }
+func (s *Store) since() time.Duration {
+	if s.c.Now != nil {
+		return s.c.Now().Sub(s.began)
+	}
+	return time.Since(s.began)
+}
 
 // now is nanoseconds since the store began.
 func (s *Store) now() int64 {
