@@ -40,7 +40,8 @@ type Attack struct {
 	// Strangers is the share of reads by those who were told nothing. They may be given old values, and are not counted;
 	// what they fill caches with is what others may be given. Default 0.25.
 	Strangers float64
-	// ReadsPerWrite paces the writers, so that a slow machine has as many hits. Default 15.
+	// ReadsPerWrite is what writers wait for, and within bounds readers, so that a slow machine has as many hits.
+	// Default 15.
 	ReadsPerWrite int
 	// Pause is what a writer pauses at most between two writes. Default 20 ms.
 	Pause time.Duration
@@ -157,10 +158,21 @@ func (a *attack) fight(ctx context.Context) {
 				if rand.IntN(8) == 0 {
 					time.Sleep(rand.N(2 * time.Millisecond))
 				}
+				for waited := time.Duration(0); waited < maxAhead && a.ahead() && goes(); waited += time.Millisecond {
+					time.Sleep(time.Millisecond)
+				}
 			}
 		})
 	}
 	wait.Wait()
+}
+
+// maxAhead is how long a reader waits at most: writes may take long, through faults, and reads go on.
+const maxAhead = 100 * time.Millisecond
+
+// ahead reports whether readers have read what the writers wait for twice.
+func (a *attack) ahead() bool {
+	return a.ReadsPerWrite > 0 && a.reads.Load() > int64(a.ReadsPerWrite)*(a.writes.Load()+int64(2*a.Writers))
 }
 
 func (a *attack) write(ctx context.Context, process int) {
@@ -204,7 +216,7 @@ func (a *attack) read(ctx context.Context, process int) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if len(a.examples) < maxExamples {
-			a.examples = append(a.examples, Stale{process, key, got, want.version, cached})
+			a.examples = append(a.examples, Stale{Process: process, Key: key, Got: got, Want: want.version, Cached: cached})
 		}
 	}
 }

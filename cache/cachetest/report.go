@@ -11,7 +11,7 @@ type Report struct {
 	Writes, Reads, Hits, Stale, Errors int64
 	// Examples are the first stale reads.
 	Examples []Stale
-	// Unsettled are the places where at the end something else was cached than is stored.
+	// Unsettled are the places that at the end have something else than is stored, or could not be read.
 	Unsettled []Stale
 	// Resting is how many reads of cached values that comparison has made.
 	Resting int64
@@ -26,6 +26,7 @@ type Stale struct {
 	Process, Key int
 	Got, Want    int64
 	Cached       bool
+	Err          error // at the end: it could not be read
 }
 
 // maxExamples is what a reader of the report still reads. Guess.
@@ -53,6 +54,9 @@ func (r Report) String() string {
 }
 
 func (s Stale) String() string {
+	if s.Err != nil {
+		return fmt.Sprintf("process %d, key %d: %v", s.Process, s.Key, s.Err)
+	}
 	from := "loaded"
 	if s.Cached {
 		from = "cached"
