@@ -2,11 +2,12 @@ package cache_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/loadlinehq/loadline/cache"
+	"github.com/loadlinehq/loadline/cache/cachetest"
 	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/db"
 	"github.com/loadlinehq/loadline/internal/migrate"
@@ -26,51 +28,40 @@ import (
 	"github.com/loadlinehq/loadline/outbox"
 )
 
+// attack is the same for all: three processes, and replicas that lag by more than most loads take.
+var attack = cachetest.Attack{Keys: 32, Writers: 8, Readers: 48, ReadsPerWrite: 6, Settle: 20 * time.Second, MinHits: 0.6, MaxErrors: 0.05}
+
 const (
-	attackKeys      = 64
-	attackWriters   = 4
-	attackReaders   = 48
 	attackProcesses = 3
-	readsPerWrite   = 50
+	attackLag       = 40 * time.Millisecond
+	// attackLoad is how long a load may take after it has read its row: a query with more to do.
+	attackLoad = 12 * time.Millisecond
+	// dying is which share of the writers dies between commit and invalidation.
+	dying = 0.2
 )
 
-// attack is three processes of an application, on a primary with two replicas that lag, and one
+// attacked is three processes of an application, on a primary with two replicas that lag, and one
 // Redis.
-type attack struct {
+type attacked struct {
 	t      *testing.T
-	s      *stack.Stack
 	stores []*cache.Store
 	caches []*cache.Cache[int, int64]
 	router []*db.Router
 	reader *sdk.ManualReader
-
-	mu     sync.Mutex
-	latest [attackKeys]seen
-
-	reads, stale, hits atomic.Int64
 }
 
-// seen is what the last writer of a key has written, and his token.
-type seen struct {
-	version int64
-	token   causal.Token
-}
-
-func newAttack(t *testing.T, s *stack.Stack, prefix string) *attack {
+func newAttacked(t *testing.T, s *stack.Stack) *attacked {
 	t.Helper()
-	a := &attack{t: t, s: s, reader: sdk.NewManualReader()}
+	a := &attacked{t: t, reader: sdk.NewManualReader()}
 	provider := sdk.NewMeterProvider(sdk.WithReader(a.reader))
 	quiet := slog.New(slog.DiscardHandler)
-	var primary, redisURL string
-	var replicas []string
+	prefix := fmt.Sprintf("attack%d:", rand.Uint32())
+	redisURL := ""
 	for _, variable := range s.Env() {
-		for name, to := range map[string]*string{"DATABASE_URL=": &primary, "REDIS_URL=": &redisURL} {
-			if len(variable) > len(name) && variable[:len(name)] == name {
-				*to = variable[len(name):]
-			}
+		if url, ok := strings.CutPrefix(variable, "REDIS_URL="); ok {
+			redisURL = url
 		}
 	}
-	replicas = s.ReplicaURLs()
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	t.Cleanup(func() { cancel(); running.Wait() })
@@ -86,13 +77,13 @@ func newAttack(t *testing.T, s *stack.Stack, prefix string) *attack {
 		t.Cleanup(store.Close)
 		return store
 	}
-	relay, err := outbox.NewRelay(outbox.RelayConfig{DSN: primary, Invalidator: open(), Poll: 100 * time.Millisecond, Logger: quiet})
+	relay, err := outbox.NewRelay(outbox.RelayConfig{DSN: s.DatabaseURL(), Invalidator: open(), Poll: 100 * time.Millisecond, Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
 	running.Go(func() { _ = relay.Run(ctx) })
 	for range attackProcesses {
-		router, err := db.Open(ctx, db.Config{Primary: primary, Replicas: replicas, Logger: quiet, Wait: -1})
+		router, err := db.Open(ctx, db.Config{Primary: s.DatabaseURL(), Replicas: s.ReplicaURLs(), Logger: quiet, Wait: -1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,93 +97,22 @@ func newAttack(t *testing.T, s *stack.Stack, prefix string) *attack {
 		running.Go(func() { _ = store.Run(ctx) })
 		running.Go(func() { _ = router.Run(ctx) })
 	}
-	for _, store := range a.stores {
-		for limit := time.Now().Add(20 * time.Second); !store.Active(); time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(limit) {
-				t.Fatal("a process does not take part")
-			}
-		}
-	}
-	// Connections are opened, and the cache is not cold.
-	for p := range a.caches {
-		running.Go(func() {
-			for key := range attackKeys {
-				if err := a.readKey(ctx, p, key, none); err != nil && ctx.Err() == nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	for limit := time.Now().Add(30 * time.Second); a.reads.Load() < attackProcesses*attackKeys; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(limit) {
-			t.Fatal("the cache does not get warm")
-		}
-	}
+	a.takesPart()
 	return a
 }
 
-// write commits a new version of a key, and tells the cache; a writer that dies does not.
-func (a *attack) write(ctx context.Context, process int, dies bool) error {
-	key := rand.IntN(attackKeys)
-	session := causal.NewSession(causal.Token{})
-	ctx = causal.WithSession(ctx, session)
-	var version int64
-	err := a.router[process].InTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		if err := tx.QueryRow(ctx, "UPDATE item SET version = version + 1 WHERE id = $1 RETURNING version", key).Scan(&version); err != nil {
-			return err
+func (a *attacked) takesPart() {
+	a.t.Helper()
+	for _, store := range a.stores {
+		for limit := time.Now().Add(20 * time.Second); !store.Active(); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(limit) {
+				a.t.Fatal("a process does not take part")
+			}
 		}
-		return outbox.AddInvalidation(ctx, tx, a.caches[process].Key(ctx, key).Record())
-	})
-	if err != nil {
-		return err
 	}
-	if !dies {
-		_ = a.stores[process].Invalidate(ctx, a.caches[process].Key(ctx, key)) // the relay does it otherwise
-	}
-	a.mu.Lock()
-	if version > a.latest[key].version {
-		a.latest[key] = seen{version, session.Token()}
-	}
-	a.mu.Unlock()
-	return nil
 }
 
-// read reads a key as one who has been told of the latest write.
-func (a *attack) read(ctx context.Context, process int, mutate mutation) error {
-	return a.readKey(ctx, process, rand.IntN(attackKeys), mutate)
-}
-
-func (a *attack) readKey(ctx context.Context, process, key int, mutate mutation) error {
-	a.mu.Lock()
-	want := a.latest[key]
-	a.mu.Unlock()
-	if mutate == withoutNumbers {
-		want.token = causal.Token{}
-	}
-	session := causal.NewSession(want.token)
-	loaded := false
-	reader := causal.WithSession(ctx, session)
-	got, err := a.caches[process].Get(reader, key, func(ctx context.Context) (version int64, err error) {
-		loaded = true
-		if mutate == withoutFence {
-			ctx = causal.WithSession(ctx, causal.NewSession(want.token))
-		}
-		err = a.router[process].Read(ctx).QueryRow(ctx, "SELECT version FROM item WHERE id = $1", key).Scan(&version)
-		return version, err
-	})
-	if err != nil {
-		return err
-	}
-	a.reads.Add(1)
-	if !loaded {
-		a.hits.Add(1)
-	}
-	if got < want.version {
-		a.stale.Add(1)
-	}
-	return nil
-}
-
+// mutation is a rule that is broken.
 type mutation int
 
 const (
@@ -202,93 +122,79 @@ const (
 	withoutNumbers
 )
 
-// run attacks for a while.
-func (a *attack) run(length time.Duration, mutate mutation, dying int) (reads, hits, stale int64) {
-	a.t.Helper()
-	a.reads.Store(0)
-	a.hits.Store(0)
-	a.stale.Store(0)
-	ctx, cancel := context.WithTimeout(a.t.Context(), length)
-	defer cancel()
-	var wait sync.WaitGroup
-	var errs, writes atomic.Int64
-	for w := range attackWriters {
-		wait.Go(func() {
-			for n := 0; ctx.Err() == nil; n++ {
-				if err := a.write(context.WithoutCancel(ctx), w%attackProcesses, dying > 0 && n%dying == 0); err != nil {
-					errs.Add(1)
-				}
-				// By the readers' pace, so that a slow machine has as many hits.
-				for time.Sleep(rand.N(20 * time.Millisecond)); ctx.Err() == nil && a.reads.Load() < readsPerWrite*writes.Load(); {
-					time.Sleep(time.Millisecond)
-				}
-				writes.Add(1)
-			}
-		})
+func (a *attacked) application(mutate mutation) cachetest.Application {
+	if mutate == withoutLease {
+		for _, store := range a.stores {
+			store.WithoutLease()
+		}
 	}
-	for r := range attackReaders {
-		wait.Go(func() {
-			for ctx.Err() == nil {
-				if err := a.read(context.WithoutCancel(ctx), r%attackProcesses, mutate); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-					errs.Add(1)
-				}
-				if rand.IntN(8) == 0 {
-					time.Sleep(rand.N(2 * time.Millisecond))
-				}
-			}
-		})
+	return cachetest.Application{
+		Processes: attackProcesses,
+		Write:     a.write,
+		Read: func(ctx context.Context, process, key int) (int64, bool, error) {
+			return a.read(ctx, process, key, mutate)
+		},
+		Stored: func(ctx context.Context, key int) (version int64, err error) {
+			err = a.router[0].Write(ctx).QueryRow(ctx, "SELECT version FROM item WHERE id = $1", key).Scan(&version)
+			return version, err
+		},
 	}
-	wait.Wait()
-	reads, hits, stale = a.reads.Load(), a.hits.Load(), a.stale.Load()
-	a.t.Logf("%d writes, %d reads, %.1f %% hits, %d stale (%.3f %%), %d errors", writes.Load(), reads, 100*float64(hits)/float64(max(1, reads)), stale, 100*float64(stale)/float64(max(1, reads)), errs.Load())
-	return reads, hits, stale
 }
 
-// atRest compares both tiers with the database when all is quiet.
-func (a *attack) atRest() {
-	a.t.Helper()
-	want := make(map[int]int64)
-	rows, err := a.router[0].Write(a.t.Context()).Query(a.t.Context(), "SELECT id, version FROM item")
-	if err != nil {
-		a.t.Fatal(err)
+// write commits a new version of a key, and tells the cache; a writer that dies does not.
+func (a *attacked) write(ctx context.Context, process, key int) (version int64, err error) {
+	err = a.router[process].InTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		if err := tx.QueryRow(ctx, "UPDATE item SET version = version + 1 WHERE id = $1 RETURNING version", key).Scan(&version); err != nil {
+			return err
+		}
+		return outbox.AddInvalidation(ctx, tx, a.caches[process].Key(ctx, key).Record())
+	})
+	if err == nil && rand.Float64() >= dying {
+		_ = a.stores[process].Invalidate(ctx, a.caches[process].Key(ctx, key)) // the relay does it otherwise
 	}
-	for rows.Next() {
+	return version, err
+}
+
+func (a *attacked) read(ctx context.Context, process, key int, mutate mutation) (int64, bool, error) {
+	seen := causal.FromContext(ctx).Token()
+	if mutate == withoutNumbers {
+		ctx = causal.WithSession(ctx, causal.NewSession(causal.Token{}))
+	}
+	var loaded atomic.Bool
+	load := func(ctx context.Context, keys []int) (map[int]int64, error) {
+		if slices.Contains(keys, key) {
+			loaded.Store(true)
+		}
+		if mutate == withoutFence {
+			ctx = causal.WithSession(ctx, causal.NewSession(seen))
+		}
+		rows, err := a.router[process].Read(ctx).Query(ctx, "SELECT id, version FROM item WHERE id = ANY ($1)", keys)
+		if err != nil {
+			return nil, err
+		}
+		versions := make(map[int]int64, len(keys))
 		var id int
 		var version int64
-		if err := rows.Scan(&id, &version); err != nil {
-			a.t.Fatal(err)
-		}
-		want[id] = version
+		_, err = pgx.ForEachRow(rows, []any{&id, &version}, func() error {
+			versions[id] = version
+			return nil
+		})
+		time.Sleep(rand.N(attackLoad))
+		return versions, err
 	}
-	if err := rows.Err(); err != nil {
-		a.t.Fatal(err)
+	if rand.IntN(4) == 0 {
+		some := []int{key, (key + 1) % attack.Keys, (key + 7) % attack.Keys}
+		got, err := a.caches[process].GetMany(ctx, some, load)
+		return got[key], !loaded.Load(), err
 	}
-	time.Sleep(300 * time.Millisecond) // the relay's invalidations, and their announcements
-	found := 0
-	for p, c := range a.caches {
-		for key := range attackKeys {
-			got, err := c.Get(a.t.Context(), key, func(context.Context) (int64, error) { return 0, cache.ErrNotFound })
-			switch {
-			case errors.Is(err, cache.ErrNotFound):
-			case err != nil:
-				a.t.Error(err)
-			case got != want[key]:
-				a.t.Errorf("at rest process %d has version %d of %d, and the database %d", p, got, key, want[key])
-			default:
-				found++
-			}
-		}
-	}
-	a.t.Logf("at rest: %d values in the caches, all of them the database's", found)
-	// What this test has put there is not the database's.
-	for key := range attackKeys {
-		if err := a.caches[0].Invalidate(a.t.Context(), key); err != nil {
-			a.t.Error(err)
-		}
-	}
+	got, err := a.caches[process].Get(ctx, key, func(ctx context.Context) (int64, error) {
+		versions, err := load(ctx, []int{key})
+		return versions[key], err
+	})
+	return got, !loaded.Load(), err
 }
 
-func (a *attack) outcomes() map[string]int64 {
+func (a *attacked) outcomes() map[string]int64 {
 	var m metricdata.ResourceMetrics
 	if err := a.reader.Collect(context.Background(), &m); err != nil {
 		a.t.Fatal(err)
@@ -321,11 +227,11 @@ func attackStack(t *testing.T) *stack.Stack {
 	if _, err := conn.Exec(t.Context(), "CREATE TABLE item (id int PRIMARY KEY, version bigint NOT NULL DEFAULT 0)"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := conn.Exec(t.Context(), "INSERT INTO item SELECT generate_series(0, $1::int - 1)", attackKeys); err != nil {
+	if _, err := conn.Exec(t.Context(), "INSERT INTO item SELECT generate_series(0, $1::int - 1)", attack.Keys); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"replica-1", "replica-2"} {
-		if _, err := s.AddFault(t.Context(), stack.Fault{Service: name, Kind: stack.FaultLag, Delay: 30 * time.Millisecond}); err != nil {
+		if _, err := s.AddFault(t.Context(), stack.Fault{Service: name, Kind: stack.FaultLag, Delay: attackLag}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -335,44 +241,44 @@ func attackStack(t *testing.T) *stack.Stack {
 // Nobody is given what was invalidated, and without each of the rules somebody is.
 func TestAttack(t *testing.T) {
 	t.Parallel()
-	length, least := 2*time.Second, int64(200)
-	if os.Getenv("LOADLINE_SLOW") != "" {
-		length, least = 60*time.Second, 500_000
-	}
+	slow := os.Getenv("LOADLINE_SLOW") != ""
 	s := attackStack(t)
 	for _, c := range []struct {
 		name   string
 		mutate mutation
 	}{{"all rules", none}, {"without the fence", withoutFence}, {"without the lease", withoutLease}, {"without numbers", withoutNumbers}} {
 		t.Run(c.name, func(t *testing.T) {
-			a := newAttack(t, s, fmt.Sprintf("attack%d:", rand.Uint32()))
-			if c.mutate == withoutLease {
-				for _, store := range a.stores {
-					store.WithoutLease()
-				}
+			a := newAttacked(t, s)
+			app, attack := a.application(c.mutate), attack
+			if slow {
+				attack.Length = 30 * time.Second
 			}
-			reads, hits, stale := a.run(length, c.mutate, 5)
-			t.Logf("%v", a.outcomes())
-			if c.mutate != none {
-				for range 4 { // a slow machine reads little in so short a time
-					if stale > 0 {
-						break
-					}
-					more, _, found := a.run(length, c.mutate, 5)
-					reads, stale = reads+more, found
+			if c.mutate == none {
+				if slow {
+					attack.MinReads = 500_000
 				}
-				if stale == 0 && reads < 20_000 {
-					t.Skipf("%d reads are too few to tell", reads)
-				}
-				if stale == 0 {
-					t.Errorf("nothing of %d reads is stale: the attack does not find what it is for", reads)
-				}
+				attack.Run(t.Context(), t, app)
+				t.Log(a.outcomes())
 				return
 			}
-			if reads < least || stale != 0 || 10*hits < 6*reads && reads >= 2000 {
-				t.Errorf("%d reads (at least %d), of which %d are hits (at least 60 %%) and %d stale", reads, least, hits, stale)
+			attack.Settle = -1
+			reads := int64(0)
+			for range 5 { // a slow machine reads little in so short a time
+				r := attack.Measure(t.Context(), app)
+				t.Log(r)
+				reads += r.Reads
+				switch {
+				case slow && r.StaleShare() < 0.01:
+					t.Errorf("%.3f %% are stale: the attack would not find it where there is less of it", 100*r.StaleShare())
+					return
+				case r.Stale > 0:
+					return
+				}
 			}
-			a.atRest()
+			if reads < 20_000 {
+				t.Skipf("%d reads are too few to tell", reads)
+			}
+			t.Errorf("nothing of %d reads is stale: the attack does not find what it is for", reads)
 		})
 	}
 }
@@ -386,7 +292,7 @@ func TestAttackThroughFaults(t *testing.T) {
 		rounds = 8
 	}
 	s := attackStack(t)
-	a := newAttack(t, s, fmt.Sprintf("attack%d:", rand.Uint32()))
+	a := newAttacked(t, s)
 	direct := ""
 	for _, service := range s.Services() {
 		if service.Name == "redis" {
@@ -417,13 +323,23 @@ func TestAttackThroughFaults(t *testing.T) {
 		}
 	}
 	faults := map[string]func(){
-		"killed":              func() { stackFault(stack.FaultKill, 300*time.Millisecond) },
-		"paused":              func() { stackFault(stack.FaultPause, 500*time.Millisecond) },
-		"stalled":             func() { stackFault(stack.FaultStall, 500*time.Millisecond) },
-		"emptied":             func() { do("FLUSHALL") },
+		"killed":  func() { stackFault(stack.FaultKill, 300*time.Millisecond) },
+		"paused":  func() { stackFault(stack.FaultPause, 500*time.Millisecond) },
+		"stalled": func() { stackFault(stack.FaultStall, 500*time.Millisecond) },
+		"emptied": func() { do("FLUSHALL") },
+		"evicting": func() {
+			do("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+			do("CONFIG", "SET", "maxmemory", "3mb")
+			for i := range 3000 { // by what others have there
+				do("SET", fmt.Sprint("ballast", i), strings.Repeat("x", 1000))
+			}
+			do("CONFIG", "SET", "maxmemory", "0")
+		},
 		"subscribers cut off": func() { do("CLIENT", "KILL", "TYPE", "pubsub") },
 	}
-	length := time.Duration(rounds*len(faults)) * 1500 * time.Millisecond
+	through := attack
+	through.Length = time.Duration(rounds*len(faults)) * 1500 * time.Millisecond
+	through.MinHits, through.MaxErrors = 0.01, 1 // what is read while Redis is away is loaded
 	done := make(chan struct{})
 	counts := make(map[string]int)
 	go func() {
@@ -436,21 +352,13 @@ func TestAttackThroughFaults(t *testing.T) {
 			}
 		}
 	}()
-	reads, hits, stale := a.run(length, none, 5)
+	app := a.application(none)
+	through.Settle = -1 // below
+	through.Run(t.Context(), t, app)
 	<-done
 	t.Logf("%v; %v", counts, a.outcomes())
-	if stale != 0 || reads == 0 || hits == 0 {
-		t.Errorf("%d reads, %d hits, %d stale", reads, hits, stale)
-	}
-	for _, store := range a.stores {
-		for limit := time.Now().Add(20 * time.Second); !store.Active(); time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(limit) {
-				t.Fatal("a process does not take part again")
-			}
-		}
-	}
-	if _, hits, stale := a.run(time.Second, none, 0); hits == 0 || stale != 0 {
-		t.Errorf("afterwards there are %d hits, and %d stale", hits, stale)
-	}
-	a.atRest()
+	a.takesPart()
+	afterwards := attack
+	afterwards.Length = time.Second
+	afterwards.Run(t.Context(), t, app)
 }

@@ -68,7 +68,7 @@ type place[K comparable] struct {
 type entry[V any] struct {
 	value    V
 	negative bool
-	view     *view
+	view     uint64 // number of the view it belongs to; 0: none
 	stripe   uint32
 	asOf     uint64
 	slots    []uint16
@@ -230,19 +230,19 @@ func (c *Cache[K, V]) lookup(v *view, p place[K]) *entry[V] {
 		return nil
 	}
 	e, ok := c.tier1.GetIfPresent(p)
-	if !ok || e.view != v || !e.holds() {
+	if !ok || e.view != v.number || !e.holds(v) {
 		return nil
 	}
 	return e
 }
 
-// holds reports whether nothing that was heard since speaks against it.
-func (e *entry[V]) holds() bool {
-	if e.view.keys.last(e.stripe) > e.asOf {
+// holds reports whether nothing that was heard since speaks against it, which is of the view.
+func (e *entry[V]) holds(v *view) bool {
+	if v.keys.last(e.stripe) > e.asOf {
 		return false
 	}
 	for _, slot := range e.slots {
-		if e.view.tags.last(uint32(slot)) > e.asOf {
+		if v.tags.last(uint32(slot)) > e.asOf {
 			return false
 		}
 	}

@@ -219,6 +219,35 @@ func TestTags(t *testing.T) {
 	}
 }
 
+// A load that had not read as far as a tag's invalidation is not kept; the next one reads further.
+func TestTagFence(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	one, two := articles(t, f.process(), cache.Hot()), articles(t, f.process(), cache.Hot())
+	writer := f.process()
+	session := causal.NewSession(causal.Token{})
+	session.Add(at(2000))
+	var needed []causal.LSN
+	load := func(ctx context.Context) (article, error) {
+		m, _ := causal.FromContext(ctx).Token().Mark(system)
+		needed = append(needed, m.LSN)
+		cache.AddTags(ctx, "author:1")
+		return article{}, nil
+	}
+	if err := writer.Invalidate(causal.WithSession(t.Context(), session), cache.Tag("", "author:1")); err != nil {
+		t.Fatal(err)
+	}
+	// Neither knows yet that these have tags.
+	for _, c := range []*cache.Cache[string, article]{one, one, two} {
+		if _, err := c.Get(t.Context(), "a", load); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(needed) != 2 || needed[0] >= 2000 || needed[1] < 2000 {
+		t.Errorf("loads had to see %v; the first should be refused, and the next one see 2000", needed)
+	}
+}
+
 func TestNegative(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
@@ -480,6 +509,47 @@ func TestOneTier(t *testing.T) {
 	drained(epoch + 1) // another process's relay was there meanwhile
 	get(t, c, &s, "a")
 	wantLoads(t, &s, 5)
+}
+
+// Who invalidates what he has just read is not given it again, in one process also without a session.
+func TestInvalidatedAfterLoading(t *testing.T) {
+	t.Parallel()
+	store, err := cache.OpenStore(t.Context(), cache.StoreConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	c := articles(t, store, cache.Hot())
+	var s source
+	for i := range 2000 {
+		s.now.Store(int64(i))
+		if got := get(t, c, &s, "a"); got != i {
+			t.Fatalf("it has version %d of %d", got, i)
+		}
+		if err := c.Invalidate(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A thousand readers of one key in one process cost one load, whenever they come.
+func TestStampedeInOneProcess(t *testing.T) {
+	t.Parallel()
+	store, err := cache.OpenStore(t.Context(), cache.StoreConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	c := articles(t, store, cache.Hot())
+	for i := range 20 {
+		var s source
+		var wait sync.WaitGroup
+		for range 1000 {
+			wait.Go(func() { get(t, c, &s, fmt.Sprint(i)) })
+		}
+		wait.Wait()
+		wantLoads(t, &s, 1)
+	}
 }
 
 func TestTenantsAreApart(t *testing.T) {

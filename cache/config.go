@@ -43,7 +43,8 @@ type StoreConfig struct {
 
 	// WithoutRelay is for applications without package outbox: processes open epochs themselves, and
 	// a writer that dies between its commit and [Store.Invalidate] leaves what it has changed until
-	// the value's time is over.
+	// the value's time is over. Loads must read the primary: nobody says which database's positions are meant, so
+	// there is no fence, and what a replica that is behind gives would be kept.
 	WithoutRelay bool
 
 	// MaxLoads bounds the loads that this process runs at once, of all caches. Default 32. They are what
@@ -58,6 +59,10 @@ type StoreConfig struct {
 	LagLimit time.Duration
 	// Lease is how long a load may take to be stored. Default 5 s.
 	Lease time.Duration
+
+	// Now is the clock by which values end in a store without Redis. Default time.Now; another is for tests, see
+	// package cachetest.
+	Now func() time.Time
 
 	Logger        *slog.Logger         // default slog.Default()
 	MeterProvider metric.MeterProvider // default: the global one
@@ -100,6 +105,7 @@ func (c StoreConfig) Validate() error {
 		}
 	}
 	wrong(c.Redis != nil && len(c.Redis.InitAddress) == 0, "Redis.InitAddress is empty")
+	wrong(c.Redis != nil && c.Now != nil, "Now is set, and with Redis there is its clock, and time that passes without word from it")
 	wrong(strings.ContainsAny(d.Prefix, "{} \r\n"), "Prefix is %q: braces and spaces are for others", d.Prefix)
 	wrong(d.Timeout < time.Millisecond || d.Timeout > 10*time.Second, "Timeout is %v, and should be 1 ms to 10 s", d.Timeout)
 	wrong(d.MaxLoads < 1, "MaxLoads is %d, less than 1", d.MaxLoads)

@@ -24,7 +24,7 @@
 //		…
 //		return outbox.AddInvalidation(ctx, tx, articles.Key(ctx, slug).Record())
 //	})
-//	err = articles.Invalidate(ctx, slug)
+//	err = store.Invalidate(ctx, articles.Key(ctx, slug)) // all that the write has changed
 //
 // Loads are coalesced, in a process and in the fleet; values are loaded anew before they end, and given past
 // their end when loading fails. While Redis, or the relay, is away nothing is cached, and StoreConfig.MaxLoads bounds

@@ -13,7 +13,7 @@ import (
 // entryOf makes an entry of what was loaded, and its bytes. It has the error for which it cannot be
 // kept.
 func (c *Cache[K, V]) entryOf(v *view, stripe uint32, asOf uint64, l *loaded[V], tenant string) (*entry[V], *value, error) {
-	e := &entry[V]{value: l.value, negative: l.negative, view: v, stripe: stripe, asOf: asOf}
+	e := &entry[V]{value: l.value, negative: l.negative, view: v.number, stripe: stripe, asOf: asOf}
 	val := &value{asOf: asOf, schema: c.schema, negative: l.negative, delta: uint32(min(l.took.Milliseconds(), 1<<31))}
 	var err error
 	if e.slots, err = l.slots(tenant); err != nil {
@@ -42,8 +42,8 @@ func (c *Cache[K, V]) entryOf(v *view, stripe uint32, asOf uint64, l *loaded[V],
 	return e, val, nil
 }
 
-func (c *Cache[K, V]) keep(p place[K], e *entry[V]) {
-	if c.tier1 != nil && e.view != nil && c.s.view.Load() == e.view {
+func (c *Cache[K, V]) keep(v *view, p place[K], e *entry[V]) {
+	if c.tier1 != nil && c.s.view.Load() == v {
 		c.tier1.Set(p, e)
 	}
 }
@@ -61,15 +61,16 @@ func (c *Cache[K, V]) fromRedis(ctx context.Context, f *flight[V], p place[K], t
 	old, left := c.decode(ctx, v, f.stripe, heard, record)
 	if old != nil && left.soft > 0 {
 		c.metrics.read(hitRedis)
-		c.keep(p, old)
+		c.keep(v, p, old)
 		f.finish(result[V]{entry: old, kept: true})
 		return
 	}
 	if old != nil && left.stale > 0 {
 		c.metrics.read(hitRedis)
-		c.keep(p, old)
+		c.keep(v, p, old)
 		f.finish(result[V]{entry: old, kept: true})
-		c.flights.leave(p, f) // and load another, for those who come later
+		c.refresh(ctx, v, p, old, load) // for those who come later
+		return
 	}
 	c.fill(ctx, f, p, text, old, load)
 }
@@ -95,7 +96,7 @@ func (c *Cache[K, V]) decode(ctx context.Context, v *view, stripe uint32, heard 
 	if left.hard <= 0 {
 		return nil, remaining{}
 	}
-	e := &entry[V]{negative: val.negative, view: v, stripe: stripe, asOf: val.asOf, slots: val.slots, stamp: val.soft}
+	e := &entry[V]{negative: val.negative, view: v.number, stripe: stripe, asOf: val.asOf, slots: val.slots, stamp: val.soft}
 	if !c.tagsHold(ctx, v, e) {
 		return nil, remaining{}
 	}
@@ -147,12 +148,13 @@ func (c *Cache[K, V]) tagsHold(ctx context.Context, v *view, e *entry[V]) bool {
 
 // older is what readers get when loading fails, or takes long: what is past its time, and was not
 // invalidated.
-func (c *Cache[K, V]) older(f *flight[V], old *entry[V]) bool {
-	if old == nil || old.negative || !old.holds() {
+func (c *Cache[K, V]) older(f *flight[V], old *entry[V], early bool) bool {
+	if old == nil || old.negative || !old.holds(f.view) {
 		return false
 	}
-	c.metrics.read(givenOld)
-	f.finish(result[V]{entry: old, kept: true})
+	if f.finish(result[V]{entry: old, kept: true, early: early}) {
+		c.metrics.read(givenOld)
+	}
 	return true
 }
 
@@ -165,7 +167,7 @@ func (c *Cache[K, V]) fill(ctx context.Context, f *flight[V], p place[K], text s
 	turn := c.turn(p, text, old)
 	if old != nil {
 		if class.SoftTimeout > 0 {
-			defer time.AfterFunc(class.SoftTimeout, func() { c.older(f, old) }).Stop()
+			defer time.AfterFunc(class.SoftTimeout, func() { c.older(f, old, true) }).Stop()
 		}
 	}
 	limit := time.Now().Add(class.WaitTimeout)
@@ -181,7 +183,7 @@ func (c *Cache[K, V]) fill(ctx context.Context, f *flight[V], p place[K], text s
 			e, _ := c.decode(ctx, v, f.stripe, heard, a.record)
 			if e != nil {
 				c.metrics.read(hitRedis)
-				c.keep(p, e)
+				c.keep(v, p, e)
 				f.finish(result[V]{entry: e, kept: true})
 				return
 			}
@@ -200,7 +202,7 @@ func (c *Cache[K, V]) fill(ctx context.Context, f *flight[V], p place[K], text s
 		}
 		if time.Now().After(limit) {
 			// Who has the lease is slow. Read past the fence, and keep nothing.
-			if !c.older(f, old) {
+			if !c.older(f, old, false) {
 				c.bypass(ctx, f, p, later(f.need, a.fence), load)
 			}
 			return
@@ -212,23 +214,21 @@ func (c *Cache[K, V]) fill(ctx context.Context, f *flight[V], p place[K], text s
 func (c *Cache[K, V]) fillLeased(ctx context.Context, f *flight[V], turn turn[K, V], load func(context.Context) (V, error)) {
 	v := f.view
 	need := c.reach(v, f.need, turn.fence)
-	returned := false
+	stored := false
 	defer func() {
-		if !returned { // the load has ended the goroutine
+		if !stored { // nobody waits for a lease that brings nothing
 			c.release(ctx, v, turn.lease)
 		}
 	}()
-	l, err := c.call(v.seeing(ctx, need), load)
-	returned = true
+	l, err := c.call(v.seeing(ctx, need), f, load)
 	if err != nil {
-		// Nobody waits for a lease that brings nothing.
-		c.release(ctx, v, turn.lease)
-		if !c.older(f, turn.old) {
+		if !c.older(f, turn.old, false) {
 			f.finish(result[V]{err: err})
 		}
 		return
 	}
 	filled := c.store(ctx, v, need, []loadedTurn[K, V]{{turn, &l}})
+	stored = true
 	f.finish(result[V]{entry: filled[0].entry, kept: filled[0].kept, at: need})
 }
 
@@ -268,7 +268,15 @@ func (c *Cache[K, V]) turn(p place[K], text string, old *entry[V]) turn[K, V] {
 
 func (c *Cache[K, V]) acquire(ctx context.Context, v *view, leases ...lease) ([]acquired, error) {
 	got, err := c.s.redis.acquire(ctx, v, c.s.c.Lease, c.schema, c.s.c.tomb(), leases...)
-	c.s.failed(v, err)
+	if c.s.failed(v, err); err != nil {
+		var mine []lease
+		for i, a := range got {
+			if a.leased {
+				mine = append(mine, leases[i])
+			}
+		}
+		c.release(ctx, v, mine...)
+	}
 	return got, err
 }
 
@@ -313,7 +321,7 @@ func (c *Cache[K, V]) store(ctx context.Context, v *view, need causal.LSN, turns
 	for n, i := range of {
 		if stamps[n] > 1 {
 			all[i].entry.stamp, all[i].kept = stamps[n], true
-			c.keep(turns[i].p, all[i].entry)
+			c.keep(v, turns[i].p, all[i].entry)
 		}
 	}
 	return all
@@ -325,8 +333,8 @@ func (c *Cache[K, V]) refresh(ctx context.Context, v *view, p place[K], e *entry
 		return
 	}
 	text := c.text(p)
-	f := &flight[V]{view: v, stripe: e.stripe, done: make(chan struct{})}
-	ctx = context.WithoutCancel(ctx)
+	f := &flight[V]{view: v, stripe: e.stripe, ahead: true, done: make(chan struct{})}
+	ctx = withoutPlace(context.WithoutCancel(ctx))
 	c.s.active.Add(1)
 	go func() {
 		defer c.s.active.Done()
@@ -347,7 +355,7 @@ func (c *Cache[K, V]) refresh(ctx context.Context, v *view, p place[K], e *entry
 		case err != nil:
 		case got[0].record != nil:
 			if newer, _ := c.decode(ctx, v, e.stripe, heard, got[0].record); newer != nil {
-				c.keep(p, newer)
+				c.keep(v, p, newer)
 			}
 		case got[0].leased:
 			turn.acquired, turn.old = got[0], nil // nobody waits

@@ -24,6 +24,7 @@ type flight[V any] struct {
 	stripe uint32
 	began  horizon // what had been heard
 	need   causal.LSN
+	ahead  bool // of readers, who have what there is
 
 	once sync.Once
 	done chan struct{}
@@ -38,32 +39,27 @@ type result[V any] struct {
 	// kept: it is, or was, a value in Redis; otherwise it is the database's at a position or past it.
 	kept bool
 	at   causal.LSN
+	// early: it is an older value, and the load goes on.
+	early bool
 }
 
-func (f *flight[V]) finish(r result[V]) {
+// finish reports whether it was the first.
+func (f *flight[V]) finish(r result[V]) (first bool) {
 	f.once.Do(func() {
-		f.result = r
+		f.result, first = r, true
 		close(f.done)
 	})
-}
-
-// finished: it is about to leave. Who has its error, and tries again, must not get it again.
-func (f *flight[V]) finished() bool {
-	select {
-	case <-f.done:
-		return true
-	default:
-		return false
-	}
+	return first
 }
 
 // join returns the flight of a place, and whether the caller has to run it. Who joins must have been
-// covered when it began: what he was covered by later may be what it does not see.
+// covered when it began: what he was covered by later may be what it does not see. One that has ended is not joined,
+// or who has invalidated what it brought would be given that.
 func (fs *flights[P, V]) join(p P, v *view, stripe uint32, n needs) (f *flight[V], lead bool) {
 	shard := &fs.shards[maphash.Comparable(seed, p)%64]
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	if f := shard.m[p]; f != nil && !f.finished() && f.view == v && (v == nil || v.covered(n, f.began)) {
+	if f := shard.m[p]; f != nil && f.view == v && (v == nil || v.covered(n, f.began)) && !f.ended() {
 		return f, false
 	}
 	f = &flight[V]{view: v, stripe: stripe, need: n.mark.LSN, done: make(chan struct{}), place: lent{c: make(chan struct{})}}
@@ -75,6 +71,16 @@ func (fs *flights[P, V]) join(p P, v *view, stripe uint32, n needs) (f *flight[V
 	}
 	shard.m[p] = f
 	return f, true
+}
+
+// ended reports whether nothing goes on any more of which a later reader should have the result.
+func (f *flight[V]) ended() bool {
+	select {
+	case <-f.done:
+		return !f.early || !f.entry.holds(f.view)
+	default:
+		return false
+	}
 }
 
 func (fs *flights[P, V]) leave(p P, f *flight[V]) {
@@ -125,7 +131,7 @@ func (c *Cache[K, V]) fly(ctx context.Context, v *view, p place[K], n needs, loa
 		}
 		defer c.s.waiting.Add(-1)
 		c.metrics.read(joined)
-		if _, within := ctx.Value(loadingKey{}).(*loading); within {
+		if within(ctx) {
 			f.place.lend()
 		}
 	}
@@ -150,6 +156,12 @@ func (c *Cache[K, V]) run(ctx context.Context, f *flight[V], p place[K], text st
 	case f.view == nil:
 		c.bypass(ctx, f, p, f.need, load)
 	case c.s.redis == nil:
+		// Another may have ended since the reader looked.
+		if e := c.lookup(f.view, p); e != nil && c.s.now() < e.refresh {
+			c.metrics.read(hitProcess)
+			f.finish(result[V]{entry: e, kept: true})
+			return
+		}
 		c.fillLocally(ctx, f, p, load)
 	default:
 		c.fromRedis(ctx, f, p, text, load)
@@ -158,7 +170,7 @@ func (c *Cache[K, V]) run(ctx context.Context, f *flight[V], p place[K], text st
 
 // bypass reads the database, and keeps nothing.
 func (c *Cache[K, V]) bypass(ctx context.Context, f *flight[V], p place[K], at causal.LSN, load func(context.Context) (V, error)) {
-	l, err := c.call(f.view.seeing(ctx, at), load)
+	l, err := c.call(f.view.seeing(ctx, at), f, load)
 	r := result[V]{err: err, at: at}
 	if err == nil {
 		r.entry = &entry[V]{value: l.value, negative: l.negative}

@@ -105,7 +105,7 @@ func (s *Store) takePart(ctx context.Context) error {
 	if took := time.Since(asked); took > s.redis.timeout {
 		return fmt.Errorf("%w: it took %v to answer, more than StoreConfig.Timeout", errAway, took.Round(time.Millisecond))
 	}
-	v := newView(epoch, m)
+	v := newView(s.views.Add(1), epoch, m)
 	v.dials, v.space = dials, space
 	v.clock = m.clock - s.since().Milliseconds()
 	v.heard.Store(int64(s.since()))
@@ -178,11 +178,12 @@ func (s *Store) stillOpen(ctx context.Context, v *view) error {
 			return errors.Join(errClosed, err)
 		}
 	}
+	heard := v.w.Load()
 	m, err := s.redis.meta(ctx, v.dials, v.space)
 	if err != nil {
 		return err
 	}
-	if m.n < v.w.Load() {
+	if m.n < heard {
 		return errClosed
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 
 // loading is what a load's context carries.
 type loading struct {
+	mu   sync.Mutex
 	tags []string
 	ttl  time.Duration
 }
@@ -24,9 +25,11 @@ type loadingKey struct{}
 
 // AddTags gives tags to the value that a load is about to return; ctx is the load's. Invalidating a [Tag] then
 // invalidates the value as well. A value has at most 16, and tags are of the context's tenant. With another context
-// it does nothing, so that a load can be called without a cache.
+// it does nothing, so that a load can be called without a cache; tags of a value that a load gets from another cache are not its own.
 func AddTags(ctx context.Context, tags ...string) {
-	if l, ok := ctx.Value(loadingKey{}).(*loading); ok {
+	if l, _ := ctx.Value(loadingKey{}).(*loading); l != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		l.tags = append(l.tags, tags...)
 	}
 }
@@ -34,7 +37,9 @@ func AddTags(ctx context.Context, tags ...string) {
 // SetTTL gives the value that a load is about to return a TTL of its own, shorter than the class's; ctx is the
 // load's.
 func SetTTL(ctx context.Context, ttl time.Duration) {
-	if l, ok := ctx.Value(loadingKey{}).(*loading); ok {
+	if l, _ := ctx.Value(loadingKey{}).(*loading); l != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		l.ttl = ttl
 	}
 }
@@ -64,9 +69,20 @@ type lentKey struct{}
 
 func (l *lent) lend() { l.once.Do(func() { close(l.c) }) }
 
+// within reports whether a context is that of a load.
+func within(ctx context.Context) bool {
+	l, _ := ctx.Value(loadingKey{}).(*loading)
+	return l != nil
+}
+
+// withoutPlace is for what outlives the load that began it.
+func withoutPlace(ctx context.Context) context.Context {
+	return context.WithValue(ctx, loadingKey{}, (*loading)(nil))
+}
+
 // place takes one of the places for loads. Loads within loads have that of the outer one.
 func (s *Store) place(ctx context.Context) (leave func(), err error) {
-	if _, within := ctx.Value(loadingKey{}).(*loading); within {
+	if within(ctx) {
 		return func() {}, nil
 	}
 	leave = func() { <-s.loads }
@@ -98,8 +114,9 @@ func (s *Store) place(ctx context.Context) (leave func(), err error) {
 type loaded[V any] struct {
 	value    V
 	negative bool
-	loading
-	took time.Duration
+	tags     []string
+	ttl      time.Duration
+	took     time.Duration
 }
 
 // call runs a load, in a place, within its time. A panic is an error.
@@ -120,7 +137,11 @@ func call[V any](ctx context.Context, s *Store, m *cacheMetrics, class *Class, l
 		}
 		m.load(ctx, l.took, err)
 	}()
-	l.value, err = load(context.WithValue(ctx, loadingKey{}, &l.loading))
+	var with loading
+	l.value, err = load(context.WithValue(ctx, loadingKey{}, &with))
+	with.mu.Lock() // what the load has begun may go on
+	l.tags, l.ttl = with.tags, with.ttl
+	with.mu.Unlock()
 	switch {
 	case errors.Is(err, ErrNotFound):
 		l.negative, err = true, nil
@@ -130,17 +151,16 @@ func call[V any](ctx context.Context, s *Store, m *cacheMetrics, class *Class, l
 	return l, err
 }
 
-func (c *Cache[K, V]) call(ctx context.Context, load func(context.Context) (V, error)) (loaded[V], error) {
-	c.metrics.read(loadedNew)
+func (c *Cache[K, V]) call(ctx context.Context, f *flight[V], load func(context.Context) (V, error)) (loaded[V], error) {
+	if !f.ahead {
+		c.metrics.read(loadedNew)
+	}
 	return call(ctx, c.s, c.metrics, &c.c.Class, load)
 }
 
 // alone is a read that nothing is kept of, by who needs to see more than the caches have heard.
 func (c *Cache[K, V]) alone(ctx context.Context, load func(context.Context) (V, error)) (V, error) {
 	l, err := call(ctx, c.s, c.metrics, &c.c.Class, load)
-	if p, panicked := errors.AsType[*PanicError](err); panicked {
-		panic(p)
-	}
 	if err == nil && l.negative {
 		err = ErrNotFound
 	}
@@ -193,7 +213,7 @@ func (c *Cache[K, V]) life(l *loaded[V]) (soft, hard time.Duration) {
 	return soft, soft + max(class.Stale, class.StaleIfError)
 }
 
-func (l *loading) slots(tenant string) ([]uint16, error) {
+func (l *loaded[V]) slots(tenant string) ([]uint16, error) {
 	if len(l.tags) > maxTags {
 		return nil, fmt.Errorf("cache: a value has %d tags, more than %d", len(l.tags), maxTags)
 	}

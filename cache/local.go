@@ -11,7 +11,7 @@ func (c *Cache[K, V]) fillLocally(ctx context.Context, f *flight[V], p place[K],
 	v := f.view
 	asOf := v.w.Load()
 	need := c.reach(v, f.need, causal.LSN(v.fences.last(f.stripe)))
-	l, err := c.call(v.seeing(ctx, need), load)
+	l, err := c.call(v.seeing(ctx, need), f, load)
 	if err != nil {
 		if old := c.olderLocally(v, p); old != nil {
 			f.finish(result[V]{entry: old, kept: true})
@@ -39,7 +39,7 @@ func (c *Cache[K, V]) keepLocally(v *view, p place[K], stripe uint32, asOf uint6
 		kept = kept && v.tags.last(uint32(slot)) <= asOf
 	}
 	if kept {
-		c.keep(p, e)
+		c.keep(v, p, e)
 	}
 	return e, kept
 }
@@ -107,7 +107,7 @@ func (s *Store) localView(at causal.Mark, relayed bool) *view {
 	if fresh && v.system == at.System && v.timeline >= at.Timeline || !relayed && v.system != 0 && v.system != at.System {
 		return v
 	}
-	v = newLocalView(v.epoch+1, meta{system: at.System, timeline: at.Timeline, floor: at.LSN})
+	v = newLocalView(s.views.Add(1), v.epoch+1, meta{system: at.System, timeline: at.Timeline, floor: at.LSN})
 	s.view.Store(v)
 	return v
 }

@@ -20,7 +20,12 @@ type loadMany[K comparable, V any] = func(ctx context.Context, keys []K) (map[K]
 // GetMany returns the values of keys that exist. What no tier has is loaded by one call of load, which returns
 // values by key and leaves out what does not exist; what another process loads is waited for. The rules are those of
 // [Cache.Get], except that tags and TTLs that load gives are those of all its values.
-func (c *Cache[K, V]) GetMany(ctx context.Context, keys []K, load func(ctx context.Context, keys []K) (map[K]V, error)) (map[K]V, error) {
+func (c *Cache[K, V]) GetMany(ctx context.Context, keys []K, load func(ctx context.Context, keys []K) (map[K]V, error)) (values map[K]V, err error) {
+	defer func() {
+		if v := recover(); v != nil { // of a codec
+			values, err = nil, &PanicError{v, debug.Stack()}
+		}
+	}()
 	if len(keys) > MaxMany {
 		return nil, errors.New("cache: GetMany of more than 1000 keys")
 	}
@@ -33,7 +38,7 @@ func (c *Cache[K, V]) GetMany(ctx context.Context, keys []K, load func(ctx conte
 		covered = v.covered(n, v.horizon())
 	}
 	if !covered {
-		c.metrics.read(uncovered)
+		c.metrics.reads(uncovered, len(keys))
 		l, err := c.callMany(ctx, keys, load)
 		return l.value, err
 	}
@@ -44,7 +49,6 @@ func (c *Cache[K, V]) GetMany(ctx context.Context, keys []K, load func(ctx conte
 			missing = append(missing, key)
 		}
 	}
-	var err error
 	switch {
 	case len(missing) == 0:
 	case v == nil:
@@ -67,6 +71,8 @@ type many[K comparable, V any] struct {
 	v    *view
 	need causal.LSN
 	load loadMany[K, V]
+	// ahead of readers, who have what there is
+	ahead bool
 
 	found map[K]V
 	due   []turn[K, V] // of values that are given, and are to be loaded anew
@@ -113,19 +119,25 @@ func unique[K comparable](keys []K) []K {
 }
 
 func (c *Cache[K, V]) callMany(ctx context.Context, keys []K, load loadMany[K, V]) (loaded[map[K]V], error) {
-	c.metrics.read(loadedNew)
 	return call(ctx, c.s, c.metrics, &c.c.Class, func(ctx context.Context) (map[K]V, error) { return load(ctx, keys) })
+}
+
+func (m *many[K, V]) call(ctx context.Context, keys []K) (loaded[map[K]V], error) {
+	if !m.ahead {
+		m.c.metrics.reads(loadedNew, len(keys))
+	}
+	return m.c.callMany(ctx, keys, m.load)
 }
 
 // one is what a load of several has brought for a key.
 func one[K comparable, V any](l *loaded[map[K]V], key K) *loaded[V] {
 	value, ok := l.value[key]
-	return &loaded[V]{value: value, negative: !ok, loading: l.loading, took: l.took}
+	return &loaded[V]{value: value, negative: !ok, tags: l.tags, ttl: l.ttl, took: l.took}
 }
 
 // unkept loads keys, and keeps nothing.
 func (m *many[K, V]) unkept(ctx context.Context, keys []K, at causal.LSN) error {
-	l, err := m.c.callMany(m.v.seeing(ctx, at), keys, m.load)
+	l, err := m.call(m.v.seeing(ctx, at), keys)
 	if err != nil {
 		return err
 	}
@@ -145,7 +157,7 @@ func (m *many[K, V]) locally(ctx context.Context, keys []K) error {
 	for _, key := range keys {
 		need = later(need, causal.LSN(v.fences.last(stripeOf(c.text(c.place(ctx, key))))))
 	}
-	l, err := c.callMany(v.seeing(ctx, need), keys, m.load)
+	l, err := m.call(v.seeing(ctx, need), keys)
 	for _, key := range keys {
 		p := c.place(ctx, key)
 		if err == nil {
@@ -185,7 +197,7 @@ func (m *many[K, V]) fromRedis(ctx context.Context, keys []K) error {
 			continue
 		}
 		c.metrics.read(hitRedis)
-		c.keep(p, e)
+		c.keep(v, p, e)
 		m.give(e, key)
 		if left.soft <= 0 {
 			m.later(p, texts[i], e)
@@ -217,7 +229,7 @@ func (m *many[K, V]) fill(ctx context.Context, turns []turn[K, V]) error {
 			default:
 				if e, _ := m.c.decode(ctx, m.v, stripeOf(t.key), heard, t.record); e != nil {
 					m.c.metrics.read(hitRedis)
-					m.c.keep(t.p, e)
+					m.c.keep(m.v, t.p, e)
 					m.give(e, t.p.key)
 				} else if val, err := parseRecord(t.record); err == nil && val != nil && val.soft != t.ignored {
 					t.ignored = val.soft // a tag has ended it
@@ -227,14 +239,25 @@ func (m *many[K, V]) fill(ctx context.Context, turns []turn[K, V]) error {
 				}
 			}
 		}
-		if len(mine) > 0 {
+		turns = others
+		switch {
+		case len(mine) > 0:
 			if err := m.fillLeased(ctx, mine); err != nil {
 				return err
 			}
-		}
-		if turns = others; len(turns) > 0 && time.Now().After(limit) {
+			if len(beside) == 0 {
+				continue // meanwhile the others may have been loaded
+			}
+		case len(turns) > 0 && time.Now().After(limit):
 			// Who has the leases is slow. Read past the fences, and keep nothing.
-			beside, turns = append(beside, keysOf(turns)...), nil
+			for _, t := range turns {
+				if m.hasNoOld(t) {
+					beside = append(beside, t.p.key)
+				} else {
+					m.giveOld(t)
+				}
+			}
+			turns = nil
 		}
 		if len(beside) > 0 {
 			if err := m.unkept(ctx, beside, at); err != nil {
@@ -250,7 +273,7 @@ func (m *many[K, V]) fill(ctx context.Context, turns []turn[K, V]) error {
 				return ErrOverloaded
 			}
 			defer m.c.s.waiting.Add(-1)
-			m.c.metrics.read(joined)
+			m.c.metrics.reads(joined, len(turns))
 		}
 		select {
 		case <-time.After(pause/2 + rand.N(pause)):
@@ -289,14 +312,17 @@ func (m *many[K, V]) fillLeased(ctx context.Context, turns []turn[K, V]) error {
 		defer func() { done <- err }()
 		err = m.loadLeased(context.WithoutCancel(ctx), turns, values)
 	}()
+	// A load that does not heed its context keeps nobody.
+	hangs := time.NewTimer(m.c.c.Class.LoadTimeout + m.c.c.Class.WaitTimeout + time.Second)
+	defer hangs.Stop()
 	var soft <-chan time.Time
-	if limit := m.c.c.Class.SoftTimeout; limit > 0 && allOld(turns) {
+	if limit := m.c.c.Class.SoftTimeout; limit > 0 && m.allOld(turns) {
 		soft = time.After(limit)
 	}
 	for {
 		select {
 		case err := <-done:
-			if err != nil && !allOld(turns) {
+			if err != nil && !m.allOld(turns) {
 				return err
 			}
 			for i, t := range turns {
@@ -307,8 +333,10 @@ func (m *many[K, V]) fillLeased(ctx context.Context, turns []turn[K, V]) error {
 				}
 			}
 			return nil
+		case <-hangs.C:
+			return errHangs
 		case <-soft:
-			if soft = nil; allOld(turns) {
+			if soft = nil; m.allOld(turns) {
 				for _, t := range turns {
 					m.giveOld(t)
 				}
@@ -326,8 +354,10 @@ func (m *many[K, V]) giveOld(t turn[K, V]) {
 }
 
 // allOld reports whether there is a value of each for who cannot have a new one.
-func allOld[K comparable, V any](turns []turn[K, V]) bool {
-	return !slices.ContainsFunc(turns, func(t turn[K, V]) bool { return t.old == nil || t.old.negative || !t.old.holds() })
+func (m *many[K, V]) allOld(turns []turn[K, V]) bool { return !slices.ContainsFunc(turns, m.hasNoOld) }
+
+func (m *many[K, V]) hasNoOld(t turn[K, V]) bool {
+	return t.old == nil || t.old.negative || !t.old.holds(m.v)
 }
 
 // loadLeased is one load of all turns; values are what it has brought for each.
@@ -345,7 +375,7 @@ func (m *many[K, V]) loadLeased(ctx context.Context, turns []turn[K, V], values 
 	for _, t := range turns {
 		need = later(need, t.fence)
 	}
-	l, err := m.c.callMany(m.v.seeing(ctx, need), keysOf(turns), m.load)
+	l, err := m.call(m.v.seeing(ctx, need), keysOf(turns))
 	if err != nil {
 		return err
 	}
@@ -365,9 +395,9 @@ func (m *many[K, V]) refresh(ctx context.Context) {
 	if len(m.due) == 0 {
 		return
 	}
-	ctx = context.WithoutCancel(ctx)
+	ctx = withoutPlace(context.WithoutCancel(ctx))
 	// Its own: the reader's map is the reader's by now.
-	again := &many[K, V]{c: m.c, v: m.v, load: m.load, found: make(map[K]V)}
+	again := &many[K, V]{c: m.c, v: m.v, load: m.load, ahead: true, found: make(map[K]V)}
 	m.c.s.active.Add(1)
 	go func() {
 		defer m.c.s.active.Done()
@@ -385,14 +415,20 @@ func (m *many[K, V]) refresh(ctx context.Context) {
 			_ = again.locally(ctx, keysOf(m.due)) // its error is in the metrics
 			return
 		}
+		heard := m.v.w.Load()
 		got, err := m.c.acquire(ctx, m.v, leasesOf(m.due)...)
 		if err != nil {
 			return
 		}
 		var mine []turn[K, V]
 		for i, t := range m.due {
-			if t.acquired = got[i]; t.leased { // otherwise another does it
+			switch t.acquired = got[i]; {
+			case t.leased:
 				mine = append(mine, t)
+			case t.record != nil: // another has done it
+				if e, _ := m.c.decode(ctx, m.v, stripeOf(t.key), heard, t.record); e != nil {
+					m.c.keep(m.v, t.p, e)
+				}
 			}
 		}
 		if len(mine) > 0 {

@@ -31,7 +31,8 @@ var outcomeNames = [outcomes]string{"hit_process", "hit_redis", "joined", "load"
 
 // metrics are:
 //
-//	loadline.cache.reads{cache, class, outcome}   hit_process, hit_redis, joined, load, uncovered, stale
+//	loadline.cache.reads{cache, class, outcome}   keys: hit_process, hit_redis, joined, load, uncovered, stale;
+//	                                              loads ahead of readers, which have had a hit, are not among them
 //	loadline.cache.load.duration{cache, class, error.type}
 //	loadline.cache.bytes{cache, class}            that this process holds
 //	loadline.cache.unkept{cache, class}           values that could not be kept: too large, or not encodable
@@ -115,7 +116,9 @@ func (m *metrics) of(name, class string, bytes func() int64) *cacheMetrics {
 	return c
 }
 
-func (c *cacheMetrics) read(o outcome) { c.counters[rand.Uint32()%16].n[o].Add(1) }
+func (c *cacheMetrics) read(o outcome) { c.reads(o, 1) }
+
+func (c *cacheMetrics) reads(o outcome, n int) { c.counters[rand.Uint32()%16].n[o].Add(int64(n)) }
 
 func (c *cacheMetrics) count(o outcome) (sum int64) {
 	for i := range c.counters {

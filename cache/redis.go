@@ -42,6 +42,10 @@ type redis struct {
 	// dials counts connections: an answer counts only while there was none since its server was
 	// looked at.
 	dials atomic.Uint64
+	// connections counts those that are there, or being made. While a Sentinel leads to another server, the one
+	// before answers until the new one has said that it is a primary.
+	connections atomic.Int64
+	sentinels   bool
 	// missed counts exchanges in sequence that have failed.
 	missed atomic.Int64
 }
@@ -65,11 +69,19 @@ func newRedis(option rueidis.ClientOption, prefix string, timeout time.Duration)
 	if option.Sentinel.MasterSet != "" {
 		sentinels = option.InitAddress
 	}
+	r.sentinels = sentinels != nil
 	option.DialCtxFn = func(ctx context.Context, dst string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
-		if sentinels == nil || !slices.Contains(sentinels, dst) {
-			r.dials.Add(1)
+		if slices.Contains(sentinels, dst) {
+			return dial(ctx, dst, dialer, config)
 		}
-		return dial(ctx, dst, dialer, config)
+		r.connections.Add(1)
+		r.dials.Add(1)
+		conn, err := dial(ctx, dst, dialer, config)
+		if err != nil {
+			r.connections.Add(-1)
+			return nil, err
+		}
+		return &counted{Conn: conn, open: &r.connections}, nil
 	}
 	option.PipelineMultiplex = -1 // one connection
 	option.DisableCache = true
@@ -86,6 +98,21 @@ func newRedis(option rueidis.ClientOption, prefix string, timeout time.Duration)
 	}
 	r.option = option
 	return r
+}
+
+// counted is a connection while it is open.
+type counted struct {
+	net.Conn
+	closed atomic.Bool
+	open   *atomic.Int64
+}
+
+func (c *counted) Close() error {
+	err := c.Conn.Close()
+	if !c.closed.Swap(true) {
+		c.open.Add(-1)
+	}
+	return err
 }
 
 // connect makes the client. One of a single server is there though that is away; one of Sentinels is not.
@@ -130,16 +157,24 @@ func recordKey(space, key string) string {
 
 // exchange runs f within the time that one exchange has, on the view's connection and no other.
 func (r *redis) exchange(ctx context.Context, dials uint64, f func(ctx context.Context) error) error {
+	return r.counted(r.within(ctx, r.timeout, dials, f))
+}
+
+// bulk is an exchange of much: that it takes long says little of Redis.
+func (r *redis) bulk(ctx context.Context, dials uint64, f func(ctx context.Context) error) error {
 	return r.within(ctx, r.timeout, dials, f)
 }
 
 // patient is exchange for who nobody waits for.
 func (r *redis) patient(ctx context.Context, dials uint64, f func(ctx context.Context) error) error {
-	return r.within(ctx, max(r.timeout, patience), dials, f)
+	return r.counted(r.within(ctx, max(r.timeout, patience), dials, f))
 }
 
 // patience is how long what goes on in the background waits for Redis.
 const patience = time.Second
+
+// errGone: not Redis was away, but who has asked.
+var errGone = fmt.Errorf("%w, or was not waited for", errAway)
 
 func (r *redis) within(ctx context.Context, limit time.Duration, dials uint64, f func(ctx context.Context) error) error {
 	if r.dials.Load() != dials {
@@ -151,15 +186,24 @@ func (r *redis) within(ctx context.Context, limit time.Duration, dials uint64, f
 	switch {
 	case r.dials.Load() != dials:
 		return errClosed
-	case err != nil && ctx.Err() != nil: // who asked has gone
-		return fmt.Errorf("%w: %w", errAway, context.Cause(ctx))
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", errGone, context.Cause(ctx))
 	case err == nil, errors.Is(err, errClosed):
-		r.missed.Store(0)
 		return err
-	default:
-		r.missed.Add(1)
-		return fmt.Errorf("%w: %w", errAway, err)
 	}
+	return fmt.Errorf("%w: %w", errAway, err)
+}
+
+// counted counts exchanges in sequence that have failed.
+func (r *redis) counted(err error) error {
+	switch {
+	case errors.Is(err, errGone):
+	case errors.Is(err, errAway):
+		r.missed.Add(1)
+	default:
+		r.missed.Store(0)
+	}
+	return err
 }
 
 // get returns a record, or nil.
@@ -181,17 +225,23 @@ func (r *redis) getMany(ctx context.Context, v *view, keys []string) (records []
 		commands[i] = r.client.B().Get().Key(recordKey(v.space, key)).Build()
 	}
 	records = make([][]byte, len(keys))
-	err = r.exchange(ctx, v.dials, func(ctx context.Context) error {
-		for i, answer := range r.client.DoMulti(ctx, commands...) {
-			record, err := answer.AsBytes()
-			if err != nil && !rueidis.IsRedisNil(err) {
-				return err
+	for first := 0; first < len(keys); first += perExchange {
+		last := min(first+perExchange, len(keys))
+		err := r.bulk(ctx, v.dials, func(ctx context.Context) error {
+			for i, answer := range r.client.DoMulti(ctx, commands[first:last]...) {
+				record, err := answer.AsBytes()
+				if err != nil && !rueidis.IsRedisNil(err) {
+					return err
+				}
+				records[first+i] = record
 			}
-			records[i] = record
+			return nil
+		})
+		if err != nil {
+			return nil, err
 		}
-		return nil
-	})
-	return records, err
+	}
+	return records, nil
 }
 
 // acquired is what acquire returns: a value, or the lease, or how long another has it.
@@ -235,15 +285,27 @@ func (r *redis) acquire(ctx context.Context, v *view, length time.Duration, sche
 	})
 }
 
-// perExchange is how many scripts one exchange has: Redis needs some microseconds for each.
-const perExchange = 128
+// perExchange is how much one exchange has: Redis needs some microseconds for each script.
+const (
+	perExchange      = 128
+	bytesPerExchange = 256 << 10
+)
 
 // exchanges runs scripts, many at once, and has each answer taken, up to the first that is an error.
 func (r *redis) exchanges(ctx context.Context, v *view, calls []scriptCall, take func(i int, answer rueidis.RedisResult) error) error {
-	for first := 0; first < len(calls); first += perExchange {
-		some := calls[first:min(first+perExchange, len(calls))]
-		err := r.exchange(ctx, v.dials, func(ctx context.Context) error {
-			for i, answer := range run(ctx, r.client, some...) {
+	exchange := r.exchange
+	if len(calls) > 1 {
+		exchange = r.bulk
+	}
+	for first := 0; first < len(calls); {
+		last, size := first, 0
+		for ; last < len(calls) && last-first < perExchange && (last == first || size < bytesPerExchange); last++ {
+			for _, arg := range calls[last].args {
+				size += len(arg)
+			}
+		}
+		err := exchange(ctx, v.dials, func(ctx context.Context) error {
+			for i, answer := range run(ctx, r.client, calls[first:last]...) {
 				if err := take(first+i, answer); err != nil {
 					return err
 				}
@@ -253,6 +315,7 @@ func (r *redis) exchanges(ctx context.Context, v *view, calls []scriptCall, take
 		if err != nil {
 			return err
 		}
+		first = last
 	}
 	return nil
 }
@@ -358,7 +421,7 @@ func (r *redis) invalidate(ctx context.Context, limit time.Duration, dials uint6
 	if len(calls) == 0 {
 		return 0, nil
 	}
-	err = r.within(ctx, limit, dials, func(ctx context.Context) error {
+	err = r.counted(r.within(ctx, limit, dials, func(ctx context.Context) error {
 		for _, answer := range run(ctx, r.client, calls...) {
 			n, err := closedIfNil(answer.AsInt64())
 			if err != nil {
@@ -367,7 +430,7 @@ func (r *redis) invalidate(ctx context.Context, limit time.Duration, dials uint6
 			number = max(number, uint64(n))
 		}
 		return nil
-	})
+	}))
 	return number, err
 }
 
@@ -404,6 +467,9 @@ func (r *redis) server(ctx context.Context) (s server, dials uint64, err error) 
 		return s, 0, fmt.Errorf("%w: %w", errAway, err)
 	}
 	dials = r.dials.Load()
+	if n := r.connections.Load(); r.sentinels && n != 1 {
+		return s, 0, fmt.Errorf("%w: there are %d connections, and one of them is to be left", errClosed, n)
+	}
 	text, err := r.client.Do(ctx, r.client.B().Info().Section("replication").Build()).ToString()
 	if err != nil {
 		return s, 0, fmt.Errorf("%w: INFO: %w", errAway, err)

@@ -42,6 +42,7 @@ type Store struct {
 	metrics *metrics
 
 	view    atomic.Pointer[view] // nil: no tier is read, or filled
+	views   atomic.Uint64        // how many there were
 	suspect chan struct{}
 	checked atomic.Bool // Redis's settings
 	running atomic.Bool
@@ -64,12 +65,15 @@ func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 	}
 	c = c.withDefaults()
 	s := &Store{c: c, log: c.Logger, began: time.Now(), suspect: make(chan struct{}, 1), loads: make(chan struct{}, c.MaxLoads)}
+	if c.Now != nil {
+		s.began = c.Now()
+	}
 	var err error
 	if s.metrics, err = newMetrics(s, c.MeterProvider); err != nil {
 		return nil, err
 	}
 	if c.Redis == nil {
-		s.view.Store(newLocalView(rand.Uint64()|1, meta{}))
+		s.view.Store(newLocalView(s.views.Add(1), rand.Uint64()|1, meta{}))
 		return s, nil
 	}
 	s.redis = newRedis(*c.Redis, c.Prefix, c.Timeout)
@@ -139,7 +143,9 @@ func (s *Store) Run(ctx context.Context) error {
 	ticker := time.NewTicker(clockTick)
 	defer ticker.Stop()
 	for {
-		s.clock.Store(int64(s.since()))
+		if s.c.Now == nil { // which may move at any time
+			s.clock.Store(int64(s.since()))
+		}
 		select {
 		case <-ctx.Done():
 			wait.Wait()
@@ -154,7 +160,12 @@ func (s *Store) Run(ctx context.Context) error {
 // looking a value up.
 const clockTick = 10 * time.Millisecond
 
-func (s *Store) since() time.Duration { return time.Since(s.began) }
+func (s *Store) since() time.Duration {
+	if s.c.Now != nil {
+		return s.c.Now().Sub(s.began)
+	}
+	return time.Since(s.began)
+}
 
 // now is nanoseconds since the store began.
 func (s *Store) now() int64 {

@@ -9,6 +9,7 @@ import (
 // view is what a process knows of the epoch that it takes part in. A resync makes a new one, so
 // that nothing that was cached under an older one counts.
 type view struct {
+	number   uint64 // in this process; entries have it, and not the view, which is large
 	epoch    uint64
 	dials    uint64 // of its connection
 	system   uint64 // whose positions fences are; 0: none
@@ -31,15 +32,15 @@ type view struct {
 	floor             causal.LSN // what every load reads at least
 }
 
-func newView(epoch uint64, m meta) *view {
-	v := &view{epoch: epoch, system: m.system, timeline: m.timeline, w0: m.n, keys: newStripes(keyStripes), tags: newStripes(tagSlots)}
+func newView(number, epoch uint64, m meta) *view {
+	v := &view{number: number, epoch: epoch, system: m.system, timeline: m.timeline, w0: m.n, keys: newStripes(keyStripes), tags: newStripes(tagSlots)}
 	v.w.Store(m.n)
 	v.d.Store(uint64(m.d))
 	return v
 }
 
-func newLocalView(epoch uint64, m meta) *view {
-	v := newView(epoch, m)
+func newLocalView(number, epoch uint64, m meta) *view {
+	v := newView(number, epoch, m)
 	v.fences, v.tagFences, v.floor = newStripes(keyStripes), newStripes(tagSlots), m.floor
 	return v
 }

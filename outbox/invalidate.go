@@ -192,7 +192,7 @@ func (s *session) cacheAway(ctx context.Context, err error) {
 	if c.wait.delay == 0 && context.Cause(ctx) != context.Canceled {
 		s.r.c.Logger.WarnContext(ctx, "outbox: the cache does not take invalidations; they are held, and events go on", "error", err)
 	}
-	c.wait.longer()
+	c.wait.longer(s.r.c.Poll) // so that a cache that comes back is told soon
 	c.mark, c.drained, c.due = causal.Mark{}, nil, true
 	if len(c.seqs) > 0 {
 		c.rewind(c.seqs[0])
@@ -266,8 +266,8 @@ type backoff struct {
 	until time.Time
 }
 
-func (b *backoff) longer() {
-	b.delay = min(max(2*b.delay, probeMin), probeMax)
+func (b *backoff) longer(most time.Duration) {
+	b.delay = min(max(2*b.delay, probeMin), most)
 	b.until = time.Now().Add(b.delay)
 }
 

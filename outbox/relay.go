@@ -98,7 +98,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		if time.Since(began) > probeMax {
 			wait.reset()
 		}
-		wait.longer()
+		wait.longer(probeMax)
 		if !errors.Is(err, errLease) {
 			r.c.Logger.WarnContext(ctx, "outbox: the relay connects again", "shard", r.c.Shard, "error", err)
 		} else {

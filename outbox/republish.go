@@ -188,7 +188,7 @@ func (r *republishing) publish(ctx context.Context, entries []entry) error {
 		if left = again; len(left) == 0 {
 			return nil
 		}
-		wait.longer()
+		wait.longer(probeMax)
 		sleep(ctx, wait.delay)
 		if ctx.Err() != nil {
 			return fmt.Errorf("outbox: republish: %w: %w", context.Cause(ctx), away)

@@ -295,7 +295,7 @@ func (s *session) pause(ctx context.Context, v verdict) {
 	if v.sent > 0 {
 		s.probe.reset()
 	}
-	s.probe.longer()
+	s.probe.longer(probeMax)
 	reason := pauseUnavailable
 	if errors.Is(v.away, events.ErrBackpressure) {
 		reason = pauseBackpressure
