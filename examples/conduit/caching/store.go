@@ -43,6 +43,10 @@ func (s *Store) Changed(ctx context.Context, tx sqlc.DBTX, change any) error {
 	if err != nil {
 		return err
 	}
+	return s.tell(ctx, tx, targets)
+}
+
+func (s *Store) tell(ctx context.Context, tx sqlc.DBTX, targets []cache.Target) error {
 	batches, ok := tx.(outbox.Tx)
 	if !ok {
 		return fmt.Errorf("caching: a %T cannot send batches", tx)

@@ -11,18 +11,20 @@ import (
 )
 
 const articleIDs = `-- name: ArticleIDs :many
+
 SELECT id FROM articles
 ORDER BY id DESC
-LIMIT $1 OFFSET $2
+LIMIT $2 OFFSET $1
 `
 
 type ArticleIDsParams struct {
-	PageLimit  int32
 	PageOffset int32
+	PageLimit  int32
 }
 
+// The ids that lists.sql finds first.
 func (q *Queries) ArticleIDs(ctx context.Context, arg ArticleIDsParams) ([]int64, error) {
-	rows, err := q.db.Query(ctx, articleIDs, arg.PageLimit, arg.PageOffset)
+	rows, err := q.db.Query(ctx, articleIDs, arg.PageOffset, arg.PageLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -49,18 +51,23 @@ WHERE a.author_id = $1
         WHERE at.tag_id = $2 AND at.article_id = a.id
     ))
 ORDER BY a.id DESC
-LIMIT $3 OFFSET $4
+LIMIT $4 OFFSET $3
 `
 
 type ArticleIDsByAuthorParams struct {
 	AuthorID   int64
 	TagID      int64
-	PageLimit  int32
 	PageOffset int32
+	PageLimit  int32
 }
 
 func (q *Queries) ArticleIDsByAuthor(ctx context.Context, arg ArticleIDsByAuthorParams) ([]int64, error) {
-	rows, err := q.db.Query(ctx, articleIDsByAuthor, arg.AuthorID, arg.TagID, arg.PageLimit, arg.PageOffset)
+	rows, err := q.db.Query(ctx, articleIDsByAuthor,
+		arg.AuthorID,
+		arg.TagID,
+		arg.PageOffset,
+		arg.PageLimit,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -83,28 +90,28 @@ const articleIDsByTag = `-- name: ArticleIDsByTag :many
 SELECT article_id FROM article_tags
 WHERE tag_id = $1
 ORDER BY article_id DESC
-LIMIT $2 OFFSET $3
+LIMIT $3 OFFSET $2
 `
 
 type ArticleIDsByTagParams struct {
 	TagID      int64
-	PageLimit  int32
 	PageOffset int32
+	PageLimit  int32
 }
 
 func (q *Queries) ArticleIDsByTag(ctx context.Context, arg ArticleIDsByTagParams) ([]int64, error) {
-	rows, err := q.db.Query(ctx, articleIDsByTag, arg.TagID, arg.PageLimit, arg.PageOffset)
+	rows, err := q.db.Query(ctx, articleIDsByTag, arg.TagID, arg.PageOffset, arg.PageLimit)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	items := []int64{}
 	for rows.Next() {
-		var id int64
-		if err := rows.Scan(&id); err != nil {
+		var article_id int64
+		if err := rows.Scan(&article_id); err != nil {
 			return nil, err
 		}
-		items = append(items, id)
+		items = append(items, article_id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -124,30 +131,36 @@ WHERE f.user_id = $1
         WHERE at.tag_id = $3 AND at.article_id = f.article_id
     ))
 ORDER BY f.article_id DESC
-LIMIT $4 OFFSET $5
+LIMIT $5 OFFSET $4
 `
 
 type ArticleIDsFavoritedByParams struct {
 	UserID     int64
 	AuthorID   int64
 	TagID      int64
-	PageLimit  int32
 	PageOffset int32
+	PageLimit  int32
 }
 
 func (q *Queries) ArticleIDsFavoritedBy(ctx context.Context, arg ArticleIDsFavoritedByParams) ([]int64, error) {
-	rows, err := q.db.Query(ctx, articleIDsFavoritedBy, arg.UserID, arg.AuthorID, arg.TagID, arg.PageLimit, arg.PageOffset)
+	rows, err := q.db.Query(ctx, articleIDsFavoritedBy,
+		arg.UserID,
+		arg.AuthorID,
+		arg.TagID,
+		arg.PageOffset,
+		arg.PageLimit,
+	)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	items := []int64{}
 	for rows.Next() {
-		var id int64
-		if err := rows.Scan(&id); err != nil {
+		var article_id int64
+		if err := rows.Scan(&article_id); err != nil {
 			return nil, err
 		}
-		items = append(items, id)
+		items = append(items, article_id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -156,6 +169,7 @@ func (q *Queries) ArticleIDsFavoritedBy(ctx context.Context, arg ArticleIDsFavor
 }
 
 const articlePart = `-- name: ArticlePart :one
+
 SELECT
     a.id,
     a.slug,
@@ -190,6 +204,8 @@ type ArticlePartRow struct {
 	TagList        []string
 }
 
+// What everyone sees, in parts, each without the others: a cache that keeps them
+// apart has few entries to end by a write.
 func (q *Queries) ArticlePart(ctx context.Context, slug string) (ArticlePartRow, error) {
 	row := q.db.QueryRow(ctx, articlePart, slug)
 	var i ArticlePartRow
@@ -212,10 +228,10 @@ const commentParts = `-- name: CommentParts :many
 SELECT c.id, c.body, c.created_at, c.updated_at, c.author_id
 FROM (
     SELECT
-        n.*,
+        n.id, n.article_id, n.author_id, n.body, n.created_at, n.updated_at,
         sum(octet_length(n.body)) OVER (ORDER BY n.id DESC) - octet_length(n.body) AS bytes_before
     FROM (
-        SELECT * FROM comments WHERE article_id = $1 ORDER BY id DESC LIMIT $2
+        SELECT id, article_id, author_id, body, created_at, updated_at FROM comments WHERE article_id = $1 ORDER BY id DESC LIMIT $2
     ) AS n
 ) AS c
 WHERE c.bytes_before < $3::bigint
@@ -274,18 +290,23 @@ CROSS JOIN LATERAL (
 ) AS newest
 WHERE f.follower_id = $2
 ORDER BY newest.id DESC
-LIMIT $3 OFFSET $4
+LIMIT $4 OFFSET $3
 `
 
 type FeedIDsParams struct {
 	PageDepth  int32
 	FollowerID int64
-	PageLimit  int32
 	PageOffset int32
+	PageLimit  int32
 }
 
 func (q *Queries) FeedIDs(ctx context.Context, arg FeedIDsParams) ([]int64, error) {
-	rows, err := q.db.Query(ctx, feedIDs, arg.PageDepth, arg.FollowerID, arg.PageLimit, arg.PageOffset)
+	rows, err := q.db.Query(ctx, feedIDs,
+		arg.PageDepth,
+		arg.FollowerID,
+		arg.PageOffset,
+		arg.PageLimit,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -329,8 +350,8 @@ type ProfilePartsRow struct {
 	Image    string
 }
 
-func (q *Queries) ProfileParts(ctx context.Context, userIDs []int64) ([]ProfilePartsRow, error) {
-	rows, err := q.db.Query(ctx, profileParts, userIDs)
+func (q *Queries) ProfileParts(ctx context.Context, userIds []int64) ([]ProfilePartsRow, error) {
+	rows, err := q.db.Query(ctx, profileParts, userIds)
 	if err != nil {
 		return nil, err
 	}
@@ -387,8 +408,8 @@ type SummaryPartsRow struct {
 	TagList        []string
 }
 
-func (q *Queries) SummaryParts(ctx context.Context, articleIDs []int64) ([]SummaryPartsRow, error) {
-	rows, err := q.db.Query(ctx, summaryParts, articleIDs)
+func (q *Queries) SummaryParts(ctx context.Context, articleIds []int64) ([]SummaryPartsRow, error) {
+	rows, err := q.db.Query(ctx, summaryParts, articleIds)
 	if err != nil {
 		return nil, err
 	}
