@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// maxDepth is how far into a list pages are kept.
-	maxDepth = 200
+	// maxDepth is how far into a list pages are kept, and usualLimit the length of most.
+	maxDepth   = 200
+	usualLimit = 20
 	// maxName and maxSlug are more than any that exists has: what is longer is not there, and not worth keeping.
 	maxName = 64  // characters, as the schema has it for users; the domain has it for tags
 	maxSlug = 512 // bytes
@@ -122,18 +123,47 @@ func (s *Store) Tags(ctx context.Context) ([]string, error) {
 // ListArticles returns a page of the articles that fit the filter.
 func (s *Store) ListArticles(ctx context.Context, f conduit.ArticleFilter, w conduit.Window) (conduit.ArticlePage, error) {
 	t := s.caches.tiersFor(ctx)
-	if t == nil || w.Offset+w.Limit > maxDepth || tooLong(f.Tag) || tooLong(f.Author) || tooLong(f.FavoritedBy) {
+	if t == nil || tooLong(f.Tag) || tooLong(f.Author) || tooLong(f.FavoritedBy) {
 		return s.Store.ListArticles(ctx, f, w)
 	}
+	if w.Offset+w.Limit > maxDepth {
+		// How long the list is, its beginning knows. Who looks beyond its end costs nothing, and who read the
+		// end is not told by a replica that is behind that there is another.
+		first, err := s.listing(ctx, t, f, conduit.Window{Limit: usualLimit})
+		if err != nil {
+			return conduit.ArticlePage{}, err
+		}
+		if w.Offset >= first.Total {
+			return conduit.ArticlePage{Total: first.Total}, nil
+		}
+		return s.Store.ListArticles(ctx, f, w)
+	}
+	listing, err := s.listing(ctx, t, f, w)
+	if err != nil {
+		return conduit.ArticlePage{}, err
+	}
+	return s.page(ctx, t, listing)
+}
+
+func (s *Store) listing(ctx context.Context, t *tiers, f conduit.ArticleFilter, w conduit.Window) (postgres.Listing, error) {
 	listing, err := t.lists.Get(ctx, listKey{f, w}, func(ctx context.Context) (postgres.Listing, error) {
 		l, err := s.Store.ListArticleIDs(ctx, f, w)
 		cache.AddTags(ctx, tagsOf(f, l)...)
 		return l, err
 	})
-	if err != nil {
-		return conduit.ArticlePage{}, failure(err, nil)
+	return listing, failure(err, nil)
+}
+
+// Views returns how often an article has been viewed. They are counted later anyway; that there is an article, a
+// replica that is behind may not know either.
+func (s *Store) Views(ctx context.Context, slug string) (int64, error) {
+	views, err := s.Store.Views(ctx, slug)
+	t := s.caches.tiersFor(ctx)
+	if t == nil || len(slug) > maxSlug || !errors.Is(err, conduit.ErrArticleNotFound) {
+		return views, err
 	}
-	return s.page(ctx, t, listing)
+	_, err = s.article(ctx, t, slug)
+	return 0, err
 }
 
 // Feed returns a page of the articles by users whom the viewer follows. Which those are is his own, and comes from the
