@@ -32,6 +32,7 @@ type fleet struct {
 	set       *stacktest.Set
 	database  *postgres.Store // as it is, from the primary
 	instances []*instance
+	start     func() *instance // another one
 }
 
 // instance is what one process of the application has.
@@ -59,7 +60,7 @@ func newFleet(t testing.TB, size int) *fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range size {
+	f.start = func() *instance {
 		caches, err := caching.New(caching.Config{
 			Redis: redis, Prefix: set.KeyPrefix, Timeout: time.Second, Log: quiet, MeterProvider: noop.NewMeterProvider(),
 		})
@@ -77,6 +78,10 @@ func newFleet(t testing.TB, size int) *fleet {
 		t.Cleanup(caches.Close)
 		running(t, db.Run)
 		running(t, caches.Run)
+		return i
+	}
+	for range size {
+		f.start()
 	}
 	relay, err := outbox.NewRelay(outbox.RelayConfig{DSN: set.URL, Invalidator: f.instances[0].caches, Logger: quiet, Poll: 100 * time.Millisecond})
 	if err != nil {

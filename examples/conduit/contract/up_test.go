@@ -67,6 +67,9 @@ func TestUp(t *testing.T) {
 		up.loadline(t, "fault", "add", replica, "lag", "--delay", "5s")
 	}
 	for i := range runs {
+		if runs == 1 {
+			break // the last does the same, and more
+		}
 		if !t.Run(fmt.Sprintf("behind/%d", i+1), func(t *testing.T) { contract.Run(t, target) }) {
 			break
 		}
