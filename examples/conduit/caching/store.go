@@ -76,6 +76,18 @@ func writing[T any](ctx context.Context, s *Store, write func(ctx context.Contex
 	return written, err
 }
 
+// writingUnkept runs a write that changes nothing of what is kept. Its session has a new position all the same, and
+// would be given nothing that is kept until the relay has passed that: so an entry that nobody reads is ended.
+func writingUnkept[T any](ctx context.Context, s *Store, write func(ctx context.Context) (T, error)) (T, error) {
+	return writing(ctx, s, func(ctx context.Context) (T, error) {
+		written, err := write(ctx)
+		if e, ok := ctx.Value(endedKey{}).(*ended); ok {
+			e.targets = append(e.targets, s.caches.keys.tags.Key(ctx, noTags))
+		}
+		return written, err
+	})
+}
+
 // CreateUser implements httpapi.Store.
 func (s *Store) CreateUser(ctx context.Context, r conduit.Registration, passwordHash string) (conduit.User, error) {
 	return writing(ctx, s, func(ctx context.Context) (conduit.User, error) { return s.Store.CreateUser(ctx, r, passwordHash) })
@@ -130,5 +142,21 @@ func (s *Store) DeleteComment(ctx context.Context, author int64, slug string, id
 	_, err := writing(ctx, s, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, s.Store.DeleteComment(ctx, author, slug, id)
 	})
+	return err
+}
+
+// Follow implements httpapi.Store.
+func (s *Store) Follow(ctx context.Context, viewer int64, username string) (conduit.Profile, error) {
+	return writingUnkept(ctx, s, func(ctx context.Context) (conduit.Profile, error) { return s.Store.Follow(ctx, viewer, username) })
+}
+
+// Unfollow implements httpapi.Store.
+func (s *Store) Unfollow(ctx context.Context, viewer int64, username string) (conduit.Profile, error) {
+	return writingUnkept(ctx, s, func(ctx context.Context) (conduit.Profile, error) { return s.Store.Unfollow(ctx, viewer, username) })
+}
+
+// MarkRead implements httpapi.Store.
+func (s *Store) MarkRead(ctx context.Context, user, upTo int64) error {
+	_, err := writingUnkept(ctx, s, func(ctx context.Context) (struct{}, error) { return struct{}{}, s.Store.MarkRead(ctx, user, upTo) })
 	return err
 }

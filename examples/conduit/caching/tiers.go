@@ -22,8 +22,10 @@ type tiers struct {
 	tags      *cache.Cache[string, []string]          // one entry
 }
 
-// allTags is the key of the tags.
-const allTags = "all"
+const (
+	allTags = "all"  // the key of the tags
+	noTags  = "none" // a key that has no entry
+)
 
 // listKey is a page of a list.
 type listKey struct {
