@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/loadlinehq/loadline/examples/conduit"
 	"github.com/loadlinehq/loadline/examples/conduit/postgres"
@@ -98,7 +100,12 @@ func (c *crowd) act(ctx context.Context, r *rand.Rand, i *instance) error {
 			}
 		}
 	}
-	if _, refused := errors.AsType[*conduit.Error](err); refused {
+	if _, refused := errors.AsType[*conduit.Error](err); refused || errors.Is(err, conduit.ErrUnavailable) {
+		return nil
+	}
+	// PostgreSQL 15 finds by a last check that it has nearly let two update a row on which many have locks, and refuses
+	// one of them: once in some ten thousand of these writes.
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && strings.HasPrefix(e.Message, "new multixact has more than one updating member") {
 		return nil
 	}
 	return err
