@@ -168,6 +168,9 @@ func (c *Cache[K, V]) Key(ctx context.Context, key K) Target {
 // else, or does not mind that the session reads the database for a second: a write of which caches know but a
 // part is not taken for known.
 func (c *Cache[K, V]) Invalidate(ctx context.Context, keys ...K) error {
+	if len(keys) == 0 {
+		return nil
+	}
 	of := make([]Target, len(keys))
 	for i, key := range keys {
 		of[i] = c.Key(ctx, key)

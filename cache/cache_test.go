@@ -791,6 +791,50 @@ func TestSuccessorOfTheRelay(t *testing.T) {
 	}
 }
 
+// A session whose write has changed nothing that is cached is given what is cached, once that is said.
+func TestNothingChanged(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	for name, store := range map[string]*cache.Store{"Redis": f.process(), "one process": open(t, cache.StoreConfig{})} {
+		c := articles(t, store, cache.Hot())
+		var s source
+		get(t, c, &s, "a")
+		if err := c.Invalidate(t.Context(), "another"); err != nil { // so that there is a number
+			t.Fatal(err)
+		}
+		session := causal.NewSession(causal.Token{})
+		ctx := causal.WithSession(t.Context(), session)
+		read := func() {
+			if _, err := c.Get(ctx, "a", s.load); err != nil {
+				t.Error(err)
+			}
+		}
+		session.Add(at(1 << 40)) // not drained for long
+		read()
+		wantLoads(t, &s, 2)
+		if err := store.Invalidate(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if read(); name == "one process" {
+			read() // its view may have begun with the session's
+		}
+		before := s.loads.Load()
+		read()
+		wantLoads(t, &s, before)
+		if name == "Redis" {
+			wantLoads(t, &s, 2)
+		}
+		// Not where there was another write, of which nothing was said.
+		session.Add(at(2 << 40))
+		session.Add(at(3 << 40))
+		if err := store.Invalidate(ctx); err != nil {
+			t.Fatal(err)
+		}
+		read()
+		wantLoads(t, &s, before+1)
+	}
+}
+
 // What Redis drops of an epoch's own ends it, and the relay opens another.
 func TestEpochIsDropped(t *testing.T) {
 	t.Parallel()

@@ -107,7 +107,7 @@ func (s *Store) localView(at causal.Mark, relayed bool) *view {
 	if fresh && v.system == at.System && v.timeline >= at.Timeline || !relayed && v.system != 0 && v.system != at.System {
 		return v
 	}
-	v = newLocalView(s.views.Add(1), v.epoch+1, meta{system: at.System, timeline: at.Timeline, floor: at.LSN})
+	v = newLocalView(s.views.Add(1), v.epoch+1, meta{n: 1, system: at.System, timeline: at.Timeline, floor: at.LSN})
 	s.view.Store(v)
 	return v
 }

@@ -73,7 +73,7 @@ func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 		return nil, err
 	}
 	if c.Redis == nil {
-		s.view.Store(newLocalView(s.views.Add(1), rand.Uint64()|1, meta{}))
+		s.view.Store(newLocalView(s.views.Add(1), rand.Uint64()|1, meta{n: 1}))
 		return s, nil
 	}
 	s.redis = newRedis(*c.Redis, c.Prefix, c.Timeout)
@@ -221,6 +221,7 @@ func (s *Store) failed(v *view, err error) {
 // commit's position; what package db has written has. Then the session may be given what is cached as soon as
 // this is heard. It returns when Redis has it, or after Timeout: then the relay does it, from the outbox, and until
 // it has, the session reads the database. It does not fail a write that has been committed: the error is for logs.
+// Called with nothing, it says that the session's last write has changed nothing that is cached.
 func (s *Store) Invalidate(ctx context.Context, of ...Target) error {
 	mark, err := s.invalidate(ctx, of)
 	if session := causal.FromContext(ctx); session != nil && mark.Number != 0 {
@@ -234,7 +235,7 @@ func (s *Store) invalidate(ctx context.Context, of []Target) (mark causal.Mark, 
 	for _, t := range of {
 		err = errors.Join(err, t.err)
 	}
-	if len(of) == 0 || err != nil {
+	if err != nil {
 		return mark, err
 	}
 	session := causal.FromContext(ctx)
@@ -254,10 +255,12 @@ func (s *Store) invalidate(ctx context.Context, of []Target) (mark causal.Mark, 
 			return mark, fmt.Errorf("%w: the database has been failed over", errClosed)
 		}
 	}
-	number, err := s.redis.invalidate(ctx, s.redis.timeout, v.dials, v.space, fence, s.c.tomb(), of)
-	if err != nil {
-		s.failed(v, err)
-		return causal.Mark{}, err
+	number := v.w.Load() // any that was heard will do for what changes nothing
+	if len(of) > 0 {
+		if number, err = s.redis.invalidate(ctx, s.redis.timeout, v.dials, v.space, fence, s.c.tomb(), of); err != nil {
+			s.failed(v, err)
+			return causal.Mark{}, err
+		}
 	}
 	if mark.LSN != 0 && (v.system == 0 || mark.Timeline == v.timeline) {
 		mark.Epoch, mark.Number = v.epoch, number

@@ -40,6 +40,8 @@ type call struct {
 	body any
 	// forgetful keeps from the call what the suite has seen.
 	forgetful bool
+	// once: it is counted by the application, and must not be repeated.
+	once bool
 	// undocumented marks a call that the OpenAPI file does not know; additional one that
 	// additions.yml knows.
 	undocumented bool
@@ -56,8 +58,21 @@ type answer struct {
 	fault error
 }
 
-// send makes one call on the next address. It may be used by any goroutine.
+// send makes one call on the next address, or more of a read by a client that is not told anything. It may be used by
+// any goroutine.
 func (s *suite) send(ctx context.Context, c call) (*answer, error) {
+	switch {
+	case !s.target.Untold:
+		return s.request(ctx, c)
+	case c.method == http.MethodGet && !c.once && !c.undocumented && !c.additional:
+		return s.readUntold(ctx, c)
+	}
+	c.forgetful = true
+	return s.request(ctx, c)
+}
+
+// request makes one request.
+func (s *suite) request(ctx context.Context, c call) (*answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 

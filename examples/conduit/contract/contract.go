@@ -21,6 +21,10 @@ type Target struct {
 	// the tests that sign tokens of their own (expired, of an unknown user)
 	// are skipped.
 	JWTSecret string
+	// Untold keeps what the application gives its clients to show, the causal token, from all requests. Users still
+	// must see what they have done. What others did may show a moment later: reads are repeated for as long, which
+	// is logged.
+	Untold bool
 }
 
 // neverSeen lists the documented answers that no client can provoke.
@@ -76,6 +80,7 @@ func Run(t *testing.T, target Target) {
 		}
 	})
 
+	s.late.log(t)
 	t.Run("coverage", func(t *testing.T) {
 		if missing := s.spec.unseen(neverSeen); len(missing) > 0 {
 			t.Errorf("documented in openapi.yml, but never seen:\n  %s", strings.Join(missing, "\n  "))
@@ -94,6 +99,7 @@ type suite struct {
 	more   *spec // of what Conduit has beside it
 	turn   atomic.Uint64
 	seen   seen
+	late   late
 
 	// run makes the names of this run unique, with serial.
 	run    string

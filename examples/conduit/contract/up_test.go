@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,7 +24,8 @@ import (
 // TestUp starts what `make up` starts and holds it to the contract: over both
 // instances, so that what one writes the other shows at once, and over the one
 // address that users have. Then the replicas fall behind by five seconds, which no
-// client may notice. With LOADLINE_SLOW both are done 50 times in a row.
+// client may notice: who has been told what has happened, and who has not, though what others did may come to
+// him a moment later. Then Redis goes, and comes back. With LOADLINE_SLOW each is done 50 times in a row.
 func TestUp(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts servers; skipped by -short")
@@ -65,12 +67,52 @@ func TestUp(t *testing.T) {
 		up.loadline(t, "fault", "add", replica, "lag", "--delay", "5s")
 	}
 	for i := range runs {
+		if runs == 1 {
+			break // the last does the same, and more
+		}
 		if !t.Run(fmt.Sprintf("behind/%d", i+1), func(t *testing.T) { contract.Run(t, target) }) {
+			break
+		}
+	}
+	untold := target
+	untold.Untold = true
+	for i := range runs {
+		if !t.Run(fmt.Sprintf("untold/%d", i+1), func(t *testing.T) { contract.Run(t, untold) }) {
 			break
 		}
 	}
 	behind := up.scans(t)
 	t.Logf("scans, 5 s behind: %d on replicas, %d on the primary", behind.replicas-after.replicas, behind.primary-after.primary)
+	for i := range runs {
+		if !t.Run(fmt.Sprintf("redis/%d", i+1), func(t *testing.T) {
+			done := make(chan struct{})
+			var away sync.WaitGroup
+			away.Go(func() { up.withoutRedis(t, done) })
+			t.Run("contract", func(t *testing.T) { contract.Run(t, target) })
+			close(done)
+			away.Wait()
+		}) {
+			break
+		}
+	}
+}
+
+// withoutRedis kills Redis in the middle of what is going on, and starts it again.
+func (u *runningUp) withoutRedis(t *testing.T, done <-chan struct{}) {
+	for _, step := range []struct {
+		after time.Duration
+		args  []string
+	}{{time.Second, []string{"fault", "add", "redis", "kill"}}, {2 * time.Second, []string{"fault", "clear", "redis"}}} {
+		select {
+		case <-time.After(step.after):
+		case <-done:
+			t.Error("it was over before Redis was away, and back")
+		}
+		cmd := exec.Command(filepath.Join(u.bin, "loadline"), append(step.args, "--data", u.dir)...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("loadline %v: %v\n%s", step.args, err, out)
+		}
+	}
 }
 
 // lagLimit is that of the instances. It is above the lag that they get: they have to

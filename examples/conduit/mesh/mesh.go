@@ -20,7 +20,8 @@ import (
 )
 
 // maxOutboxBytes is minutes of a busy site: what does not fit while the broker is away
-// refuses publications, comments and favourites, and nothing else.
+// refuses publications, comments and favourites. With a cache, all writes that it must know of
+// are refused.
 const maxOutboxBytes = 1 << 30
 
 // Config says where the broker is, and how the database is reached.
@@ -31,7 +32,10 @@ type Config struct {
 	DB outbox.Survivors
 	// RelayDSN is for the relay's own connection: all servers of which one is the primary.
 	RelayDSN string
-	Log      *slog.Logger
+	// Invalidator is the cache, nil if there is none. All processes that relay one outbox must have it, or
+	// none: while one without it relays, nothing is cached.
+	Invalidator outbox.Invalidator
+	Log         *slog.Logger
 }
 
 // Mesh records what happens, and has it happen to others. Its methods may be used before
@@ -65,6 +69,11 @@ func (m *Mesh) Record(ctx context.Context, tx sqlc.DBTX, happened any) error {
 		return fmt.Errorf("mesh: a %T cannot send batches", tx)
 	}
 	return m.box.Add(ctx, batches, message)
+}
+
+// AddInvalidation implements caching.Outbox.
+func (m *Mesh) AddInvalidation(ctx context.Context, tx outbox.Tx, records ...[]byte) error {
+	return m.box.AddInvalidation(ctx, tx, records...)
 }
 
 func message(happened any) (events.Message, error) {
@@ -130,7 +139,9 @@ func (m *Mesh) connected(ctx context.Context) error {
 		return err
 	}
 	defer driver.Close()
-	relay, err := outbox.NewRelay(outbox.RelayConfig{DSN: m.c.RelayDSN, Driver: driver, Hints: driver.Hints("outbox"), Source: Source, Logger: m.c.Log})
+	relay, err := outbox.NewRelay(outbox.RelayConfig{
+		DSN: m.c.RelayDSN, Driver: driver, Hints: driver.Hints("outbox"), Source: Source, Invalidator: m.c.Invalidator, Logger: m.c.Log,
+	})
 	if err != nil {
 		return err
 	}

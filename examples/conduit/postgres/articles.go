@@ -41,6 +41,9 @@ func (s *Store) CreateArticle(ctx context.Context, author int64, d conduit.Draft
 		if created, err = articleByID(ctx, q, id); err != nil {
 			return err
 		}
+		if err := s.changed(ctx, conduit.ArticleChanged{ID: id, AuthorID: author, Slug: created.Slug, Tags: d.TagList}); err != nil {
+			return err
+		}
 		return s.record(ctx, conduit.ArticlePublished{ArticleID: id, AuthorID: author, Tags: d.TagList})
 	})
 	return created, domainError("create article", err, nil)
@@ -78,6 +81,13 @@ func (s *Store) UpdateArticle(ctx context.Context, author int64, slug string, c 
 		if locked.AuthorID != author {
 			return conduit.ErrArticleForbidden
 		}
+		change := conduit.ArticleChanged{ID: locked.ID, AuthorID: author, OldSlug: slug}
+		if c.TagList != nil && s.changes != nil {
+			if change.OldTags, err = q.TagsOfArticle(ctx, locked.ID); err != nil {
+				return err
+			}
+			change.Tags = c.TagList
+		}
 		err = q.UpdateArticle(ctx, sqlc.UpdateArticleParams{ID: locked.ID, Description: c.Description, Body: c.Body})
 		if err != nil {
 			return err
@@ -92,8 +102,11 @@ func (s *Store) UpdateArticle(ctx context.Context, author int64, slug string, c 
 				return err
 			}
 		}
-		updated, err = articleByID(ctx, q, locked.ID)
-		return err
+		if updated, err = articleByID(ctx, q, locked.ID); err != nil {
+			return err
+		}
+		change.Slug = updated.Slug
+		return s.changed(ctx, change)
 	})
 	return updated, domainError("update article", err, conduit.ErrArticleNotFound)
 }
@@ -127,16 +140,32 @@ func (s *Store) rename(ctx context.Context, id int64, title string) error {
 // DeleteArticle deletes an article of the author's, with its comments and
 // favourites. It returns ErrArticleNotFound or ErrArticleForbidden.
 func (s *Store) DeleteArticle(ctx context.Context, author int64, slug string) error {
-	found, err := s.write(ctx).DeleteArticle(ctx, sqlc.DeleteArticleParams{Slug: slug, AuthorID: author})
-	switch {
-	case err != nil:
-		return domainError("delete article", err, conduit.ErrArticleNotFound)
-	case found.AuthorID != author:
-		return conduit.ErrArticleForbidden
-	case !found.Deleted: // somebody was quicker
-		return conduit.ErrArticleNotFound
-	}
-	return nil
+	err := s.changing(ctx, func(ctx context.Context) error {
+		q := s.write(ctx)
+		gone := conduit.ArticleChanged{AuthorID: author, OldSlug: slug}
+		if s.changes != nil {
+			// Locked, its tags are what they will have been.
+			locked, err := q.LockArticle(ctx, slug)
+			if err != nil {
+				return err
+			}
+			gone.ID = locked.ID
+			if gone.OldTags, err = q.TagsOfArticle(ctx, locked.ID); err != nil {
+				return err
+			}
+		}
+		found, err := q.DeleteArticle(ctx, sqlc.DeleteArticleParams{Slug: slug, AuthorID: author})
+		switch {
+		case err != nil:
+			return err
+		case found.AuthorID != author:
+			return conduit.ErrArticleForbidden
+		case !found.Deleted: // somebody was quicker
+			return conduit.ErrArticleNotFound
+		}
+		return s.changed(ctx, gone)
+	})
+	return domainError("delete article", err, conduit.ErrArticleNotFound)
 }
 
 // Favorite adds the article to the viewer's favourites, once or again. It
@@ -154,8 +183,11 @@ func (s *Store) Favorite(ctx context.Context, viewer int64, slug string) (condui
 				return err
 			}
 		}
-		favorite, err = articleByID(ctx, q, found.ID)
-		return err
+		if favorite, err = articleByID(ctx, q, found.ID); err != nil {
+			return err
+		}
+		// By its slug of now: it may have got another while the statement waited for it.
+		return s.changed(ctx, conduit.FavoriteChanged{ArticleID: found.ID, Slug: favorite.Slug, UserID: viewer})
 	})
 	return favorite, domainError("favorite", err, conduit.ErrArticleNotFound)
 }
@@ -163,13 +195,19 @@ func (s *Store) Favorite(ctx context.Context, viewer int64, slug string) (condui
 // Unfavorite removes the article from the viewer's favourites. It returns
 // ErrArticleNotFound.
 func (s *Store) Unfavorite(ctx context.Context, viewer int64, slug string) (conduit.Article, error) {
-	q := s.write(ctx)
-	id, err := q.Unfavorite(ctx, sqlc.UnfavoriteParams{Slug: slug, UserID: viewer})
-	if err != nil {
-		return conduit.Article{}, domainError("unfavorite", err, conduit.ErrArticleNotFound)
-	}
-	a, err := articleByID(ctx, q, id)
-	return a, domainError("unfavorite", err, conduit.ErrArticleNotFound)
+	var article conduit.Article
+	err := s.changing(ctx, func(ctx context.Context) error {
+		q := s.write(ctx)
+		id, err := q.Unfavorite(ctx, sqlc.UnfavoriteParams{Slug: slug, UserID: viewer})
+		if err != nil {
+			return err
+		}
+		if article, err = articleByID(ctx, q, id); err != nil {
+			return err
+		}
+		return s.changed(ctx, conduit.FavoriteChanged{ArticleID: id, Slug: article.Slug, UserID: viewer})
+	})
+	return article, domainError("unfavorite", err, conduit.ErrArticleNotFound)
 }
 
 func articleByID(ctx context.Context, q *sqlc.Queries, id int64) (conduit.Article, error) {

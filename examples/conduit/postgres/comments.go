@@ -41,6 +41,9 @@ func (s *Store) CreateComment(ctx context.Context, author int64, slug, body stri
 			ID: row.ID, Body: row.Body, CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt,
 			AuthorID: row.AuthorID, AuthorUsername: row.AuthorUsername, AuthorBio: row.AuthorBio, AuthorImage: row.AuthorImage,
 		})
+		if err := s.changed(ctx, conduit.CommentsChanged{ArticleID: row.ArticleID}); err != nil {
+			return err
+		}
 		return s.record(ctx, conduit.CommentWritten{CommentID: row.ID, ArticleID: row.ArticleID})
 	})
 	return created, domainError("create comment", err, conduit.ErrArticleNotFound)
@@ -49,20 +52,23 @@ func (s *Store) CreateComment(ctx context.Context, author int64, slug, body stri
 // DeleteComment deletes a comment of the author's. It returns
 // ErrArticleNotFound, ErrCommentNotFound or ErrCommentForbidden.
 func (s *Store) DeleteComment(ctx context.Context, author int64, slug string, id int64) error {
-	found, err := s.write(ctx).DeleteComment(ctx, sqlc.DeleteCommentParams{Slug: slug, ID: id, AuthorID: author})
-	switch {
-	case err != nil:
-		return domainError("delete comment", err, nil)
-	case found.ArticleID == 0:
-		return conduit.ErrArticleNotFound
-	case found.AuthorID == 0:
-		return conduit.ErrCommentNotFound
-	case found.AuthorID != author:
-		return conduit.ErrCommentForbidden
-	case !found.Deleted: // somebody was quicker
-		return conduit.ErrCommentNotFound
-	}
-	return nil
+	err := s.changing(ctx, func(ctx context.Context) error {
+		found, err := s.write(ctx).DeleteComment(ctx, sqlc.DeleteCommentParams{Slug: slug, ID: id, AuthorID: author})
+		switch {
+		case err != nil:
+			return err
+		case found.ArticleID == 0:
+			return conduit.ErrArticleNotFound
+		case found.AuthorID == 0:
+			return conduit.ErrCommentNotFound
+		case found.AuthorID != author:
+			return conduit.ErrCommentForbidden
+		case !found.Deleted: // somebody was quicker
+			return conduit.ErrCommentNotFound
+		}
+		return s.changed(ctx, conduit.CommentsChanged{ArticleID: found.ArticleID})
+	})
+	return domainError("delete comment", err, nil)
 }
 
 func comment(row sqlc.ListCommentsRow) conduit.Comment {

@@ -59,28 +59,29 @@ type scope struct {
 	total    int
 }
 
-// resolve returns pgx.ErrNoRows when a name in the filter does not exist.
+// resolve returns pgx.ErrNoRows when a name in the filter does not exist, and then the ids of
+// those before it.
 func resolve(ctx context.Context, q *sqlc.Queries, f conduit.ArticleFilter) (scope, error) {
 	var sc scope
 	var tagged, written int
 	if f.FavoritedBy != "" {
 		fan, err := q.ProfileByUsername(ctx, f.FavoritedBy)
 		if err != nil {
-			return scope{}, err
+			return sc, err
 		}
 		sc.fanID = fan.ID
 	}
 	if f.Author != "" {
 		author, err := q.ProfileByUsername(ctx, f.Author)
 		if err != nil {
-			return scope{}, err
+			return sc, err
 		}
 		sc.authorID, written = author.ID, int(author.ArticlesCount)
 	}
 	if f.Tag != "" {
 		tag, err := q.TagByName(ctx, f.Tag)
 		if err != nil {
-			return scope{}, err
+			return sc, err
 		}
 		sc.tagID, tagged = tag.ID, int(tag.ArticlesCount)
 	}

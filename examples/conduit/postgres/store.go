@@ -14,10 +14,11 @@ import (
 type Store struct {
 	db       DB
 	recorder Recorder
+	changes  Changes // nil: nobody wants to know
 }
 
 // NewStore returns a Store on the database that has what happens recorded.
-func NewStore(db DB, recorder Recorder) *Store { return &Store{db, recorder} }
+func NewStore(db DB, recorder Recorder) *Store { return &Store{db: db, recorder: recorder} }
 
 // record takes note of what happens in the context's transaction.
 func (s *Store) record(ctx context.Context, happened any) error {

@@ -9,12 +9,20 @@ import (
 
 // CreateUser adds a user. It returns ErrUsernameTaken or ErrEmailTaken.
 func (s *Store) CreateUser(ctx context.Context, r conduit.Registration, passwordHash string) (conduit.User, error) {
-	row, err := s.write(ctx).CreateUser(ctx, sqlc.CreateUserParams{
-		Username:     r.Username,
-		Email:        r.Email,
-		PasswordHash: passwordHash,
+	var created conduit.User
+	err := s.changing(ctx, func(ctx context.Context) error {
+		row, err := s.write(ctx).CreateUser(ctx, sqlc.CreateUserParams{
+			Username:     r.Username,
+			Email:        r.Email,
+			PasswordHash: passwordHash,
+		})
+		if err != nil {
+			return err
+		}
+		created = user(row)
+		return s.changed(ctx, conduit.UserChanged{ID: row.ID, Username: row.Username})
 	})
-	return user(row), domainError("create user", err, nil)
+	return created, domainError("create user", err, nil)
 }
 
 // UpdateUser changes a user. An empty passwordHash leaves the password as it
@@ -24,8 +32,24 @@ func (s *Store) UpdateUser(ctx context.Context, id int64, c conduit.UserChange, 
 	if passwordHash != "" {
 		params.PasswordHash = &passwordHash
 	}
-	row, err := s.write(ctx).UpdateUser(ctx, params)
-	return user(row), domainError("update user", err, conduit.ErrUserNotFound)
+	var updated conduit.User
+	err := s.changing(ctx, func(ctx context.Context) error {
+		q := s.write(ctx)
+		old := ""
+		if s.changes != nil {
+			var err error
+			if old, err = q.LockUsername(ctx, id); err != nil {
+				return err
+			}
+		}
+		row, err := q.UpdateUser(ctx, params)
+		if err != nil {
+			return err
+		}
+		updated = user(row)
+		return s.changed(ctx, conduit.UserChanged{ID: id, OldUsername: old, Username: row.Username})
+	})
+	return updated, domainError("update user", err, conduit.ErrUserNotFound)
 }
 
 // UserByID returns a user or ErrUserNotFound.

@@ -13,6 +13,7 @@ import (
 	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/causal/redisstore"
 	"github.com/loadlinehq/loadline/events/natsjs"
+	"github.com/loadlinehq/loadline/examples/conduit/caching"
 	"github.com/loadlinehq/loadline/examples/conduit/httpapi"
 	"github.com/loadlinehq/loadline/examples/conduit/mesh"
 	"github.com/loadlinehq/loadline/examples/conduit/postgres"
@@ -20,10 +21,9 @@ import (
 
 // backend is what an arm serves on.
 type backend struct {
-	db       postgres.DB
-	recorder postgres.Recorder
-	viewed   func(ctx context.Context, article int64) error // nil: the store counts it
-	sessions *causal.HTTP                                   // nil where there is one server
+	store    httpapi.Store
+	viewed   func(ctx context.Context, article int64) error
+	sessions *causal.HTTP // nil where there is one server
 	ping     func(context.Context) error
 	close    func()
 }
@@ -33,7 +33,8 @@ func openMonolith(ctx context.Context, s settings, _ *slog.Logger) (backend, err
 	if err != nil {
 		return backend{}, fmt.Errorf("database: %w", err)
 	}
-	return backend{db: db, recorder: postgres.Immediately{}, ping: db.Ping, close: db.Close}, nil
+	store := postgres.NewStore(db, postgres.Immediately{})
+	return backend{store: store, viewed: store.Viewed, ping: db.Ping, close: db.Close}, nil
 }
 
 func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, error) {
@@ -49,12 +50,15 @@ func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, e
 		return backend{}, fmt.Errorf("database: %w", err)
 	}
 	closers = append(closers, db.Close)
-	b.db, b.recorder, b.ping = db, postgres.Immediately{}, db.Ping
+	store := postgres.NewStore(db, postgres.Immediately{})
+	b.store, b.viewed, b.ping = store, store.Viewed, db.Ping
 
 	config := causal.HTTPConfig{
 		// Clients have their name in a header, not in a cookie.
 		DisableCookie: true,
-		Logger:        log,
+		// Who has no name has written nothing, and reads replicas and what is cached.
+		AbsentMeansNew: true,
+		Logger:         log,
 	}
 	if config.Keys, err = tokenKeys(s.Auth.JWTSecret); err != nil {
 		b.close()
@@ -82,38 +86,61 @@ func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, e
 		return backend{}, err
 	}
 
-	// Until the last request has ended, which is after ctx has.
-	watch, unwatch := context.WithCancel(context.WithoutCancel(ctx))
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		if err := db.Run(watch); err != nil {
-			log.Error("the database is not watched", slog.Any("error", err))
+	closers = append(closers, runUntilClosed(ctx, log, "the database is not watched", db.Run))
+
+	if s.NATS.URL == "" {
+		return b, nil
+	}
+	meshed := mesh.Config{
+		NATS:     natsjs.Config{URL: s.NATS.URL, MaxBytes: s.NATS.MaxBytes, DeadLetterMaxBytes: max(s.NATS.MaxBytes/5, 1<<20), Logger: log},
+		DB:       db.Router(),
+		RelayDSN: s.Database.AnyPrimary(),
+		Log:      log,
+	}
+	var caches *caching.Caches
+	if s.Redis.URL != "" {
+		if caches, err = openCaches(ctx, s, log); err != nil {
+			b.close()
+			return backend{}, err
+		}
+		closers = append(closers, caches.Close, runUntilClosed(ctx, log, "what is read is not cached", caches.Run))
+		meshed.Invalidator = caches
+	}
+	m, err := mesh.New(meshed)
+	if err != nil {
+		b.close()
+		return backend{}, fmt.Errorf("events: %w", err)
+	}
+	store = postgres.NewStore(m.Waking(db), m)
+	b.store, b.viewed = store, m.Viewed
+	if caches != nil {
+		b.store = caching.NewStore(store, caches, m)
+	}
+	// Its relay tells the caches: it ends before them.
+	closers = append(closers, runUntilClosed(ctx, log, "the event mesh has ended", m.Run))
+	return b, nil
+}
+
+// runUntilClosed runs until the function that it returns is called, which waits for the end: after the last request has
+// ended, and ctx long before.
+func runUntilClosed(ctx context.Context, log *slog.Logger, failure string, run func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := run(ctx); err != nil {
+			log.Error(failure, slog.Any("error", err))
 		}
 	})
-	closers = append(closers, func() { unwatch(); watching.Wait() })
+	return func() { cancel(); running.Wait() }
+}
 
-	if s.NATS.URL != "" {
-		m, err := mesh.New(mesh.Config{
-			NATS:     natsjs.Config{URL: s.NATS.URL, MaxBytes: s.NATS.MaxBytes, DeadLetterMaxBytes: max(s.NATS.MaxBytes/5, 1<<20), Logger: log},
-			DB:       db.Router(),
-			RelayDSN: s.Database.AnyPrimary(),
-			Log:      log,
-		})
-		if err != nil {
-			b.close()
-			return backend{}, fmt.Errorf("events: %w", err)
-		}
-		b.db, b.recorder, b.viewed = m.Waking(db), m, m.Viewed
-		run, stop := context.WithCancel(context.WithoutCancel(ctx))
-		var running sync.WaitGroup
-		running.Go(func() {
-			if err := m.Run(run); err != nil {
-				log.Error("the event mesh has ended", slog.Any("error", err))
-			}
-		})
-		closers = append(closers, func() { stop(); running.Wait() })
+func openCaches(ctx context.Context, s settings, log *slog.Logger) (*caching.Caches, error) {
+	redis, err := rueidis.ParseURL(s.Redis.URL)
+	if err != nil {
+		return nil, fmt.Errorf("redis.url: %w", err)
 	}
-	return b, nil
+	redis.ClientName = "conduit"
+	return caching.New(ctx, caching.Config{Redis: redis, MaxBytes: s.Cache.MaxBytes, LagLimit: s.Database.LagLimit, Log: log})
 }
 
 // tokenKeys makes another key of the one secret there is.

@@ -9,6 +9,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/loadlinehq/loadline/examples/conduit/auth"
+	"github.com/loadlinehq/loadline/examples/conduit/caching"
 	"github.com/loadlinehq/loadline/examples/conduit/httpapi"
 	"github.com/loadlinehq/loadline/examples/conduit/postgres"
 	"github.com/loadlinehq/loadline/internal/config"
@@ -16,7 +17,9 @@ import (
 )
 
 // sections are those of the file that all programs share; see docs/configuration.md.
-func sections() []string { return []string{"stack", "database", "redis", "nats", "http", "auth"} }
+func sections() []string {
+	return []string{"stack", "database", "redis", "nats", "cache", "http", "auth"}
+}
 
 // settings are all that the file and the environment can say to the server. A key is
 // a field with tags, here or in the struct of a package.
@@ -24,12 +27,16 @@ type settings struct {
 	Database postgres.Config `yaml:"database"`
 	Redis    redisConfig     `yaml:"redis"`
 	NATS     natsConfig      `yaml:"nats"`
+	Cache    cacheConfig     `yaml:"cache"`
 	HTTP     serverConfig    `yaml:"http"`
 	Auth     auth.Config     `yaml:"auth"`
 }
 
 func defaultSettings() settings {
-	return settings{Database: postgres.Config{}.WithDefaults(), NATS: natsConfig{MaxBytes: defaultEventBytes}, HTTP: defaultServerConfig()}
+	return settings{
+		Database: postgres.Config{}.WithDefaults(), NATS: natsConfig{MaxBytes: defaultEventBytes},
+		Cache: cacheConfig{MaxBytes: caching.DefaultMaxBytes}, HTTP: defaultServerConfig(),
+	}
 }
 
 // Validate reports relations between sections that cannot be.

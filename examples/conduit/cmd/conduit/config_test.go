@@ -76,6 +76,8 @@ redis:
 nats:
   url: ""               # default
   maxBytes: 1073741824  # default
+cache:
+  maxBytes: 134217728  # default
 http:
   host: "127.0.0.1"   # default
   port: 8080          # default
@@ -156,7 +158,7 @@ environment PORT: http.port is "http" where a whole number from 0 to 65535 is ex
 func TestVariables(t *testing.T) {
 	for name, value := range map[string]string{
 		"DATABASE_URL": "postgres://db/app", "CONDUIT_POOL_MAX": "3", "DATABASE_REPLICA_URLS": "postgres://r1/app,postgres://r2/app",
-		"CONDUIT_REPLICA_POOL_MAX": "5", "CONDUIT_LAG_LIMIT": "9s", "REDIS_URL": "redis://cache:6379", "NATS_URL": "nats://broker:4222", "CONDUIT_EVENTS_MAX_BYTES": "2000000", "PORT": "81", "CONDUIT_HOST": "::1",
+		"CONDUIT_REPLICA_POOL_MAX": "5", "CONDUIT_LAG_LIMIT": "9s", "REDIS_URL": "redis://cache:6379", "NATS_URL": "nats://broker:4222", "CONDUIT_EVENTS_MAX_BYTES": "2000000", "CONDUIT_CACHE_MAX_BYTES": "3000000", "PORT": "81", "CONDUIT_HOST": "::1",
 		"CONDUIT_JWT_SECRET": strings.Repeat("x", 32), "CONDUIT_CORS_ORIGINS": "https://a.example, https://b.example",
 		"CONDUIT_DRAIN_DELAY": "4s", "CONDUIT_DRAIN_TIMEOUT": "5s",
 	} {
@@ -170,6 +172,7 @@ func TestVariables(t *testing.T) {
 		Database: postgres.Config{URL: "postgres://db/app", Replicas: []string{"postgres://r1/app", "postgres://r2/app"}, MaxConns: 3, ReplicaMaxConns: 5, LagLimit: 9 * time.Second}.WithDefaults(),
 		Redis:    redisConfig{URL: "redis://cache:6379"},
 		NATS:     natsConfig{URL: "nats://broker:4222", MaxBytes: 2_000_000},
+		Cache:    cacheConfig{MaxBytes: 3_000_000},
 		HTTP:     serverConfig{Host: "::1", Port: 81, CORSOrigins: []string{"https://a.example", "https://b.example"}, DrainDelay: 4 * time.Second, DrainTimeout: 5 * time.Second},
 		Auth:     auth.Config{JWTSecret: strings.Repeat("x", 32)},
 	}

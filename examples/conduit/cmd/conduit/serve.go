@@ -12,7 +12,6 @@ import (
 
 	"github.com/loadlinehq/loadline/examples/conduit/auth"
 	"github.com/loadlinehq/loadline/examples/conduit/httpapi"
-	"github.com/loadlinehq/loadline/examples/conduit/postgres"
 	"github.com/loadlinehq/loadline/internal/invalid"
 )
 
@@ -87,14 +86,10 @@ func serve(ctx context.Context, s settings, arm string) error {
 	}
 	defer backend.close()
 
-	store := postgres.NewStore(backend.db, backend.recorder)
-	if backend.viewed == nil {
-		backend.viewed = store.Viewed
-	}
 	health := httpapi.NewHealth(backend.ping)
 	server := &http.Server{
 		Handler: httpapi.New(httpapi.Config{
-			Store:       store,
+			Store:       backend.store,
 			Viewed:      backend.viewed,
 			Passwords:   auth.NewHasher(),
 			Tokens:      tokens,
