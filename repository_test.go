@@ -53,9 +53,9 @@ var forbidden = map[string]map[string]string{
 		"github.com/pressly/goose/v3": "migrations are the command's and the application's",
 	},
 	"/cache/cachetest": { // a test suite
-		module + "/internal":  "an application's tests import it as it is",
-		module + "/db":        "an application brings its own",
-		module + "/outbox":    "an application brings its own",
+		module + "/internal":   "an application's tests import it as it is",
+		module + "/db":         "an application brings its own",
+		module + "/outbox":     "an application brings its own",
 		"github.com/jackc/pgx": "an application brings its own",
 	},
 	"/db": {
