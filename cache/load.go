@@ -54,7 +54,7 @@ func (p *PanicError) Error() string {
 	return fmt.Sprintf("cache: the load panicked: %v\n%s", p.Value, p.Stack)
 }
 
-var errHangs = errors.New("cache: the load does not end, although its context has")
+var errHangs = fmt.Errorf("cache: the load does not end, although its context has: %w", context.DeadlineExceeded)
 
 var errGoexit = errors.New("cache: the load has ended its goroutine")
 
@@ -121,7 +121,7 @@ type loaded[V any] struct {
 
 // call runs a load, in a place, within its time. A panic is an error.
 func call[V any](ctx context.Context, s *Store, m *cacheMetrics, class *Class, load func(context.Context) (V, error)) (l loaded[V], err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, class.LoadTimeout, fmt.Errorf("cache: the load took longer than %v", class.LoadTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, class.LoadTimeout, fmt.Errorf("cache: the load, or waiting for its turn, took longer than %v: %w", class.LoadTimeout, context.DeadlineExceeded))
 	defer cancel()
 	leave, err := s.place(ctx)
 	if err != nil {

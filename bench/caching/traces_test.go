@@ -132,6 +132,9 @@ func TestHitRatios(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if raceEnabled { // which takes many times as long, and finds what there is in the first ones
+			reads = reads[:min(len(reads), 100_000)]
+		}
 		unique := make(map[uint64]bool)
 		for _, key := range reads {
 			unique[key] = true

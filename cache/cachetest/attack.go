@@ -3,6 +3,8 @@ package cachetest
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -29,7 +31,8 @@ type Application struct {
 	Stored func(ctx context.Context, key int) (version int64, err error)
 }
 
-// Attack says how hard an application is tried. It has a usable zero value; negative values are for none.
+// Attack says how hard an application is tried. It has a usable zero value; negative values are for none, of what there can be
+// none of.
 type Attack struct {
 	// Keys are few, so that each is read, written and loaded at the same time. Default 48.
 	Keys int
@@ -84,6 +87,9 @@ func (a Attack) Run(ctx context.Context, t testing.TB, app Application) Report {
 // Measure attacks, and leaves it to the caller what to make of it. It ends early when ctx is done.
 func (a Attack) Measure(ctx context.Context, app Application) Report {
 	run := &attack{Attack: a.withDefaults(), app: app}
+	if err := run.validate(); err != nil {
+		return Report{invalid: err}
+	}
 	run.latest = make([]told, run.Keys)
 	run.warm(ctx)
 	run.fight(ctx)
@@ -91,6 +97,19 @@ func (a Attack) Measure(ctx context.Context, app Application) Report {
 		run.atRest(ctx)
 	}
 	return run.report()
+}
+
+func (a *attack) validate() error {
+	var errs []error
+	for name, n := range map[string]int{"Keys": a.Keys, "Writers": a.Writers, "Readers": a.Readers, "Application.Processes": a.app.Processes} {
+		if n < 1 {
+			errs = append(errs, fmt.Errorf("cachetest: %s is %d, less than 1", name, n))
+		}
+	}
+	if a.app.Write == nil || a.app.Read == nil {
+		errs = append(errs, errors.New("cachetest: Application needs Write and Read"))
+	}
+	return errors.Join(errs...)
 }
 
 type attack struct {
@@ -120,7 +139,7 @@ func (a *attack) warm(ctx context.Context) {
 		wait.Go(func() {
 			for key := range a.Keys {
 				if ctx.Err() == nil {
-					_, _, _ = a.app.Read(with(ctx, causal.Token{}), process, key)
+					_, _, _ = a.call(ctx, causal.Token{}, process, key)
 				}
 			}
 		})
@@ -128,9 +147,19 @@ func (a *attack) warm(ctx context.Context) {
 	wait.Wait()
 }
 
+// maxCall bounds one call of the application.
+const maxCall = time.Minute
+
 // with is the context of one call, which is not cut off when the attack ends.
-func with(ctx context.Context, t causal.Token) context.Context {
-	return causal.WithSession(context.WithoutCancel(ctx), causal.NewSession(t))
+func with(ctx context.Context, t causal.Token) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(causal.WithSession(context.WithoutCancel(ctx), causal.NewSession(t)), maxCall)
+}
+
+// call is one read.
+func (a *attack) call(ctx context.Context, t causal.Token, process, key int) (version int64, cached bool, err error) {
+	ctx, cancel := with(ctx, t)
+	defer cancel()
+	return a.app.Read(ctx, process, key)
 }
 
 func (a *attack) fight(ctx context.Context) {
@@ -177,7 +206,8 @@ func (a *attack) ahead() bool {
 
 func (a *attack) write(ctx context.Context, process int) {
 	key := rand.IntN(a.Keys)
-	ctx = with(ctx, causal.Token{})
+	ctx, cancel := with(ctx, causal.Token{})
+	defer cancel()
 	version, err := a.app.Write(ctx, process, key)
 	if err != nil {
 		a.fail(err)
@@ -199,7 +229,7 @@ func (a *attack) read(ctx context.Context, process int) {
 		want = a.latest[key]
 		a.mu.Unlock()
 	}
-	got, cached, err := a.app.Read(with(ctx, want.token), process, key)
+	got, cached, err := a.call(ctx, want.token, process, key)
 	switch {
 	case err != nil:
 		a.fail(err)

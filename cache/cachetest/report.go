@@ -16,6 +16,7 @@ type Report struct {
 	// Resting is how many reads of cached values that comparison has made.
 	Resting int64
 
+	invalid            error // nothing was attacked
 	failed             error
 	minHits, maxErrors float64
 	minReads           int64
@@ -67,6 +68,9 @@ func (s Stale) String() string {
 // Err says what is wrong: stale reads, what differs at the end, too many errors, and what makes the attack worth
 // nothing, too few hits or reads, or no write.
 func (r Report) Err() error {
+	if r.invalid != nil {
+		return r.invalid
+	}
 	var errs []error
 	wrong := func(is bool, format string, args ...any) {
 		if is {

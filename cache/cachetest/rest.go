@@ -46,14 +46,14 @@ func (a *attack) differs(ctx context.Context, p place, want map[int]int64) (s St
 		s.Want = a.latest[p.key].version
 		if a.app.Stored != nil {
 			var stored int64
-			if stored, s.Err = a.app.Stored(with(ctx, causal.Token{}), p.key); s.Err != nil {
+			if stored, s.Err = a.stored(ctx, p.key); s.Err != nil {
 				return s, true
 			}
 			s.Want = max(s.Want, stored)
 		}
 		want[p.key] = s.Want
 	}
-	if s.Got, s.Cached, s.Err = a.app.Read(with(ctx, causal.Token{}), p.process, p.key); s.Err != nil {
+	if s.Got, s.Cached, s.Err = a.call(ctx, causal.Token{}, p.process, p.key); s.Err != nil {
 		return s, true
 	}
 	if s.Cached {
@@ -63,3 +63,9 @@ func (a *attack) differs(ctx context.Context, p place, want map[int]int64) (s St
 }
 
 const settlePause = 20 * time.Millisecond
+
+func (a *attack) stored(ctx context.Context, key int) (version int64, err error) {
+	ctx, cancel := with(ctx, causal.Token{})
+	defer cancel()
+	return a.app.Stored(ctx, key)
+}

@@ -2,6 +2,7 @@ package caching
 
 import (
 	"context"
+	"errors"
 	"reflect"
 
 	"github.com/loadlinehq/loadline/cache"
@@ -62,10 +63,7 @@ func (errNotKept) Error() string { return "it is not kept" }
 
 func kept[K comparable, V any](ctx context.Context, c *cache.Cache[K, V], key K) (v V, err error, found bool) {
 	v, err = c.Get(ctx, key, func(context.Context) (v V, err error) { return v, errNotKept{} })
-	if _, missing := err.(errNotKept); missing {
-		return v, nil, false
-	}
-	return v, err, true
+	return v, err, err == nil || errors.Is(err, cache.ErrNotFound)
 }
 
 // Article is nil where it is kept that there is none.

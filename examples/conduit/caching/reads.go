@@ -136,7 +136,11 @@ func (s *Store) ListArticles(ctx context.Context, f conduit.ArticleFilter, w con
 		if w.Offset >= first.Total {
 			return conduit.ArticlePage{Total: first.Total}, nil
 		}
-		return s.Store.ListArticles(ctx, f, w)
+		page, err := s.Store.ListArticles(ctx, f, w)
+		if err == nil {
+			page.Total = first.Total
+		}
+		return page, err
 	}
 	listing, err := s.listing(ctx, t, f, w)
 	if err != nil {

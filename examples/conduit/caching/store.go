@@ -2,6 +2,7 @@ package caching
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -67,7 +68,9 @@ func (s *Store) tell(ctx context.Context, tx sqlc.DBTX, targets []cache.Target) 
 func writing[T any](ctx context.Context, s *Store, write func(ctx context.Context) (T, error)) (T, error) {
 	e := new(ended)
 	written, err := write(context.WithValue(ctx, endedKey{}, e))
-	if err == nil {
+	// What was refused has changed nothing, and may have a position all the same.
+	_, refused := errors.AsType[*conduit.Error](err)
+	if err == nil || refused && len(e.targets) == 0 {
 		// The client may have gone; the change has not.
 		if err := s.caches.Invalidate(context.WithoutCancel(ctx), e.targets...); err != nil {
 			s.caches.log.DebugContext(ctx, "a change is not announced; the relay will", slog.Any("error", err))

@@ -38,6 +38,10 @@ func (k listKey) text() string {
 	return string(b) + k.filter.Tag + k.filter.Author + k.filter.FavoritedBy
 }
 
+// maxValue is that of an article's comments, which have a bound of conduit.MaxCommentsBytes, in JSON, where each sign may
+// become six.
+const maxValue = 6*(conduit.MaxCommentsBytes+conduit.MaxComment*4) + 1<<20
+
 // newTiers shares maxBytes of this process among the caches: guesses, by what a busy site reads.
 func newTiers(store *cache.Store, maxBytes int64) (*tiers, error) {
 	t := new(tiers)
@@ -53,5 +57,5 @@ func newTiers(store *cache.Store, maxBytes int64) (*tiers, error) {
 }
 
 func newCache[K comparable, V any](store *cache.Store, name string, class cache.Class, maxBytes int64, text func(K) string) (*cache.Cache[K, V], error) {
-	return cache.New(store, cache.Config[K, V]{Name: name, Class: class, MaxBytes: maxBytes, KeyText: text})
+	return cache.New(store, cache.Config[K, V]{Name: name, Class: class, MaxBytes: maxBytes, MaxValueBytes: maxValue, KeyText: text})
 }

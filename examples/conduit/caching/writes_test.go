@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/examples/conduit"
 	"github.com/loadlinehq/loadline/examples/conduit/caching"
 )
@@ -200,9 +201,20 @@ func TestWritesEndWhatTheyChange(t *testing.T) {
 			if err := write.do(ctx, f.instances[n%2].Store, w, suffix); err != nil {
 				t.Fatal(err)
 			}
+			marks := 0
 			for m := range session.Token().Marks() {
-				if m.Number == 0 {
+				if marks++; m.Number == 0 {
 					t.Errorf("the write was not acknowledged: %+v", m)
+				}
+			}
+			if marks != 1 {
+				t.Errorf("the writer has %d marks", marks)
+			}
+			// Who has written is given it at once, wherever he asks.
+			for i, instance := range f.instances {
+				if names := stale(causal.WithSession(t.Context(), causal.NewSession(session.Token())), f, instance, reads, 0); len(names) > 0 {
+					slices.Sort(names)
+					t.Errorf("instance %d gives the writer the past of %d reads:\n%s", i, len(names), strings.Join(names, "\n"))
 				}
 			}
 			for i, instance := range f.instances {

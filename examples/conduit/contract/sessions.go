@@ -47,7 +47,7 @@ func (s *suite) testSessions(t *testing.T) {
 	as := func(a actor, method, target string, body any) *answer {
 		t.Helper()
 		c := a.call(method, target, body)
-		c.forgetful = true
+		c.forgetful, c.once = true, true // who has a name is given what he has done, at once
 		return s.do(t, c)
 	}
 	me := actor{user: as(s.anyone, http.MethodPost, "/users", newUser(name)).user(t, http.StatusCreated), suite: s}

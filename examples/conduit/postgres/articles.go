@@ -149,6 +149,9 @@ func (s *Store) DeleteArticle(ctx context.Context, author int64, slug string) er
 			if err != nil {
 				return err
 			}
+			if locked.AuthorID != author {
+				return conduit.ErrArticleForbidden
+			}
 			gone.ID = locked.ID
 			if gone.OldTags, err = q.TagsOfArticle(ctx, locked.ID); err != nil {
 				return err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -69,6 +70,11 @@ func unavailable(err error) bool {
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		if pgErr.Code == "55P03" { // lock timeout
+			return true
+		}
+		// PostgreSQL 15 finds by a last check that it has nearly let two update a row on which many have locks, and
+		// refuses one of them, as it does for a deadlock, but by the code of a failure of its own.
+		if pgErr.Code == "XX000" && strings.HasPrefix(pgErr.Message, "new multixact has more than one updating member") {
 			return true
 		}
 		switch pgErr.Code[:min(2, len(pgErr.Code))] {

@@ -36,7 +36,7 @@ func (s *Store) UpdateUser(ctx context.Context, id int64, c conduit.UserChange, 
 	err := s.changing(ctx, func(ctx context.Context) error {
 		q := s.write(ctx)
 		old := ""
-		if s.changes != nil {
+		if s.changes != nil && c.Username != nil {
 			var err error
 			if old, err = q.LockUsername(ctx, id); err != nil {
 				return err
@@ -47,6 +47,9 @@ func (s *Store) UpdateUser(ctx context.Context, id int64, c conduit.UserChange, 
 			return err
 		}
 		updated = user(row)
+		if c.Username == nil {
+			old = row.Username
+		}
 		return s.changed(ctx, conduit.UserChanged{ID: id, OldUsername: old, Username: row.Username})
 	})
 	return updated, domainError("update user", err, conduit.ErrUserNotFound)
