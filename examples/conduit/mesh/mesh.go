@@ -111,34 +111,79 @@ func (w waking) InTx(ctx context.Context, fn func(context.Context) error) error 
 }
 
 // Run relays and handles events until ctx is done, and then what is under way. A broker
-// that is away is tried again for ever.
+// that is away is tried again for ever, and the cache is told of changes meanwhile.
 func (m *Mesh) Run(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() error { return m.inbox.Run(ctx) })
 	g.Go(func() error {
-		for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-			err := m.connected(ctx)
+		for {
+			driver, err := m.open(ctx)
+			if err != nil {
+				return err
+			}
+			if driver == nil {
+				return nil
+			}
+			err = m.connected(ctx, driver)
+			driver.Close()
 			if ctx.Err() != nil {
 				return nil
 			}
-			m.c.Log.WarnContext(ctx, "the event mesh does not run; it is tried again", slog.Duration("after", pause), slog.Any("error", err))
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(pause/2 + rand.N(pause)):
-			}
+			m.c.Log.WarnContext(ctx, "the event mesh has ended, and begins again", slog.Any("error", err))
+			time.Sleep(again/2 + rand.N(again))
 		}
 	})
 	return g.Wait()
 }
 
-// connected runs until ctx is done, or something cannot go on.
-func (m *Mesh) connected(ctx context.Context) error {
-	driver, err := natsjs.Open(ctx, m.c.NATS)
-	if err != nil {
-		return err
+// again is the pause before what has ended begins again.
+const again = time.Second
+
+// lonely is how long the broker may be looked for before a relay without it tells the cache of changes: without one,
+// nothing is cached.
+const lonely = time.Second
+
+// open returns nil when ctx is done before the broker has been reached.
+func (m *Mesh) open(ctx context.Context) (*natsjs.Driver, error) {
+	alone, stop := context.WithCancel(ctx)
+	var g errgroup.Group
+	defer func() {
+		stop()
+		_ = g.Wait() // the relay has said what was wrong
+	}()
+	if m.c.Invalidator != nil {
+		relay, err := outbox.NewRelay(outbox.RelayConfig{DSN: m.c.RelayDSN, Invalidator: m.c.Invalidator, Logger: m.c.Log})
+		if err != nil {
+			return nil, err
+		}
+		g.Go(func() error {
+			select {
+			case <-time.After(lonely):
+				return relay.Run(alone)
+			case <-alone.Done():
+				return nil
+			}
+		})
 	}
-	defer driver.Close()
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		driver, err := natsjs.Open(ctx, m.c.NATS)
+		if err == nil {
+			return driver, nil
+		}
+		if ctx.Err() != nil {
+			return nil, nil
+		}
+		m.c.Log.WarnContext(ctx, "the broker does not answer; it is tried again", slog.Duration("after", pause), slog.Any("error", err))
+		select {
+		case <-ctx.Done():
+			return nil, nil
+		case <-time.After(pause/2 + rand.N(pause)):
+		}
+	}
+}
+
+// connected runs until ctx is done, or something cannot go on.
+func (m *Mesh) connected(ctx context.Context, driver *natsjs.Driver) error {
 	relay, err := outbox.NewRelay(outbox.RelayConfig{
 		DSN: m.c.RelayDSN, Driver: driver, Hints: driver.Hints("outbox"), Source: Source, Invalidator: m.c.Invalidator, Logger: m.c.Log,
 	})
