@@ -29,13 +29,13 @@ import (
 )
 
 // attack is the same for all: three processes, and replicas that lag by more than most loads take.
-var attack = cachetest.Attack{Keys: 32, Writers: 8, Readers: 48, ReadsPerWrite: 6, Settle: 20 * time.Second, MinHits: 0.6, MaxErrors: 0.05}
+var attack = cachetest.Attack{Keys: 32, Writers: 12, Readers: 48, ReadsPerWrite: 8, Settle: 20 * time.Second, MinHits: 0.6, MaxErrors: 0.05}
 
 const (
 	attackProcesses = 3
 	attackLag       = 40 * time.Millisecond
 	// attackLoad is how long a load may take after it has read its row: a query with more to do.
-	attackLoad = 12 * time.Millisecond
+	attackLoad = 16 * time.Millisecond
 	// dying is which share of the writers dies between commit and invalidation.
 	dying = 0.2
 )
@@ -255,7 +255,7 @@ func TestAttack(t *testing.T) {
 			}
 			if c.mutate == none {
 				if slow {
-					attack.MinReads = 500_000
+					attack.MinReads, attack.MaxLength = 500_000, 20*time.Minute
 				}
 				attack.Run(t.Context(), t, app)
 				t.Log(a.outcomes())
@@ -359,6 +359,6 @@ func TestAttackThroughFaults(t *testing.T) {
 	t.Logf("%v; %v", counts, a.outcomes())
 	a.takesPart()
 	afterwards := attack
-	afterwards.Length = time.Second
+	afterwards.Length, afterwards.MinHits = time.Second, 0.1 // the caches are cold
 	afterwards.Run(t.Context(), t, app)
 }
