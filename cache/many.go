@@ -208,12 +208,11 @@ func (m *many[K, V]) fromRedis(ctx context.Context, keys []K) error {
 
 // fill has each of the turns loaded, by this call or another.
 func (m *many[K, V]) fill(ctx context.Context, turns []turn[K, V]) error {
-	limit := time.Now().Add(m.c.c.Class.WaitTimeout)
+	limit, waits := time.Now().Add(m.c.c.Class.WaitTimeout), false
 	for pause := waitMin; len(turns) > 0; pause = min(2*pause, waitMax) {
 		heard := m.v.w.Load()
 		got, err := m.c.acquire(ctx, m.v, leasesOf(turns)...)
 		if err != nil {
-			// Of a part of them this has the leases, perhaps; they end by themselves.
 			return m.unkept(ctx, keysOf(turns), m.need)
 		}
 		var mine, others []turn[K, V]
@@ -267,7 +266,8 @@ func (m *many[K, V]) fill(ctx context.Context, turns []turn[K, V]) error {
 		if len(turns) == 0 {
 			return nil
 		}
-		if pause == waitMin {
+		if !waits {
+			waits = true
 			if m.c.s.waiting.Add(1) > int64(m.c.s.c.MaxWaiting) {
 				m.c.s.waiting.Add(-1)
 				return ErrOverloaded

@@ -133,7 +133,7 @@ func TestHitRatios(t *testing.T) {
 			t.Fatal(err)
 		}
 		if raceEnabled { // which takes many times as long, and finds what there is in the first ones
-			reads = reads[:min(len(reads), 100_000)]
+			reads = reads[:min(len(reads), 20_000)]
 		}
 		unique := make(map[uint64]bool)
 		for _, key := range reads {
