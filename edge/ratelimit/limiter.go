@@ -1,0 +1,229 @@
+package ratelimit
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/loadlinehq/loadline/edge"
+)
+
+// Limiter counts requests by policies. It may be used by several goroutines.
+type Limiter struct {
+	c        Config
+	policies []Policy
+	header   string // RateLimit-Policy
+	began    time.Time
+
+	shared *shared // nil: none
+	local  *local
+	denied *local // who is refused until when, so that it costs no trip
+	logged atomic.Bool
+
+	decisions metric.Int64Counter
+	by        [5]metric.MeasurementOption
+}
+
+// Decision is what became of a request.
+type Decision struct {
+	Allowed bool
+	// RetryAfter is when it would be allowed. 0 where it was.
+	RetryAfter time.Duration
+	// Policies are those that the request was counted by.
+	Policies []PolicyState
+}
+
+// PolicyState is what one policy says.
+type PolicyState struct {
+	Name  string
+	Left  int64         // requests that could follow at once
+	Reset time.Duration // until all could
+	// Exceeded: it is why the request is not allowed.
+	Exceeded bool
+}
+
+// New checks policies. The metrics are loadline.ratelimit.decisions{decision, by}: allowed or denied, by redis, local, or
+// cache, which is who was refused before.
+func New(c Config, policies ...Policy) (*Limiter, error) {
+	c = c.withDefaults()
+	all := make([]Policy, len(policies))
+	var header []string
+	for i, p := range policies {
+		all[i] = p.withDefaults()
+	}
+	if err := c.validate(all); err != nil {
+		return nil, err
+	}
+	for _, p := range all {
+		header = append(header, fmt.Sprintf("%q;q=%d;w=%d", p.Name, p.Limit, seconds(p.Window.Microseconds())))
+	}
+	l := &Limiter{c: c, policies: all, header: strings.Join(header, ", "), began: time.Now(), local: newLocal(c.MaxKeys), denied: newLocal(c.MaxKeys)}
+	if c.Redis != nil {
+		l.shared = newShared(c.Redis, c.Prefix, c.Timeout)
+	}
+	provider := c.MeterProvider
+	if provider == nil {
+		provider = otel.GetMeterProvider()
+	}
+	var err error
+	l.decisions, err = provider.Meter("github.com/loadlinehq/loadline/edge/ratelimit").Int64Counter("loadline.ratelimit.decisions", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests that were let in, or refused."))
+	for i, by := range [...][2]string{{"allowed", "redis"}, {"denied", "redis"}, {"allowed", "local"}, {"denied", "local"}, {"denied", "cache"}} {
+		l.by[i] = metric.WithAttributeSet(attribute.NewSet(attribute.String("decision", by[0]), attribute.String("by", by[1])))
+	}
+	return l, err
+}
+
+// now is in microseconds, and never goes back.
+func (l *Limiter) now() int64 { return int64(time.Since(l.began)/time.Microsecond) + 1 }
+
+// Take counts a request, by all its policies or by none.
+func (l *Limiter) Take(r *http.Request) Decision {
+	var cells [maxPolicies]cell
+	var of [maxPolicies]int
+	n := 0
+	for i := range l.policies {
+		p := &l.policies[i]
+		cost := 1
+		if p.Cost != nil {
+			cost = p.Cost(r)
+		}
+		key := p.Key(r)
+		if cost <= 0 || key == "" {
+			continue
+		}
+		unit := p.interval()
+		cells[n] = cell{key: p.Name + ":" + short(key), cost: unit * int64(min(cost, p.Burst)), ahead: unit * int64(p.Burst), unit: unit}
+		of[n] = i
+		n++
+	}
+	if n == 0 {
+		return Decision{Allowed: true}
+	}
+	var states [maxPolicies]state
+	d := Decision{Allowed: l.take(r.Context(), cells[:n], states[:n]), Policies: make([]PolicyState, n)}
+	for i, s := range states[:n] {
+		d.Policies[i] = PolicyState{Name: l.policies[of[i]].Name, Left: s.left, Reset: time.Duration(s.reset) * time.Microsecond, Exceeded: !d.Allowed && s.retry > 0}
+		d.RetryAfter = max(d.RetryAfter, time.Duration(s.retry)*time.Microsecond)
+	}
+	return d
+}
+
+// short is a key that is no longer than one in Redis should be.
+func short(key string) string {
+	if len(key) <= 64 {
+		return key
+	}
+	sum := sha256.Sum256([]byte(key))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+func (l *Limiter) take(ctx context.Context, cells []cell, states []state) (ok bool) {
+	now := l.now()
+	if l.shared == nil || l.shared.away() {
+		return l.alone(ctx, now, cells, states)
+	}
+	refused := false
+	for i := range cells {
+		if until := l.denied.until(cells[i].key); until > now {
+			refused = true
+			states[i] = state{retry: until - now, reset: until - now + cells[i].ahead - cells[i].unit}
+		} else {
+			states[i] = cells[i].after(0) // not looked at
+		}
+	}
+	if refused {
+		l.decisions.Add(ctx, 1, l.by[4])
+		return false
+	}
+	ok, err := l.shared.take(ctx, cells, states)
+	if err != nil {
+		if l.shared.failures.Load() >= maxFailures && !l.logged.Swap(true) {
+			l.c.Logger.WarnContext(ctx, "ratelimit: Redis is away; each instance counts for itself until it is back", "error", err)
+		}
+		return l.alone(ctx, now, cells, states)
+	}
+	l.logged.Store(false)
+	if ok {
+		l.decisions.Add(ctx, 1, l.by[0])
+		return true
+	}
+	l.decisions.Add(ctx, 1, l.by[1])
+	for i, c := range cells {
+		// What is too much for one may be little enough for another.
+		if states[i].retry > 0 && c.cost == c.unit {
+			l.denied.note(now, c.key, now+states[i].retry)
+		}
+	}
+	return false
+}
+
+// alone counts in this process, by its share.
+func (l *Limiter) alone(ctx context.Context, now int64, cells []cell, states []state) bool {
+	n := int64(max(1, l.c.Instances()))
+	var mine [maxPolicies]cell
+	for i, c := range cells {
+		burst := max(1, c.ahead/c.unit/n)
+		mine[i] = cell{key: c.key, unit: c.unit * n, cost: c.unit * n * min(burst, c.cost/c.unit), ahead: c.unit * n * burst}
+	}
+	ok := l.local.take(now, mine[:len(cells)], states)
+	if ok {
+		l.decisions.Add(ctx, 1, l.by[2])
+	} else {
+		l.decisions.Add(ctx, 1, l.by[3])
+	}
+	return ok
+}
+
+// Handler lets in what the policies allow, and answers what they do not with 429.
+func (l *Limiter) Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d := l.Take(r)
+		if len(d.Policies) > 0 {
+			w.Header().Set("RateLimit-Policy", l.header)
+			w.Header().Set("RateLimit", d.header())
+		}
+		if d.Allowed {
+			next.ServeHTTP(w, r)
+			return
+		}
+		l.c.Errors.Answer(w, r, d.problem())
+	})
+}
+
+// header is draft-ietf-httpapi-ratelimit-headers-10's RateLimit.
+func (d *Decision) header() string {
+	var b strings.Builder
+	for i, p := range d.Policies {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%q;r=%d;t=%d", p.Name, p.Left, seconds(p.Reset.Microseconds()))
+	}
+	return b.String()
+}
+
+func (d *Decision) problem() *edge.Problem {
+	var names []string
+	for _, p := range d.Policies {
+		if p.Exceeded {
+			names = append(names, p.Name)
+		}
+	}
+	return &edge.Problem{
+		Type: "https://iana.org/assignments/http-problem-types#quota-exceeded", Title: "Request cannot be satisfied as assigned quota has been exceeded",
+		Status: http.StatusTooManyRequests, After: max(d.RetryAfter, time.Second), Extensions: map[string]any{"violated-policies": names},
+	}
+}
+
+// seconds rounds up: who comes back then is not refused for a fraction.
+func seconds(microseconds int64) int64 { return (microseconds + 999_999) / 1_000_000 }

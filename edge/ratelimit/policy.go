@@ -1,0 +1,102 @@
+package ratelimit
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/loadlinehq/loadline/edge"
+)
+
+// Policy is how many requests somebody may make.
+type Policy struct {
+	// Name is the policy's in headers, metrics and keys: letters, digits, - and _.
+	Name string
+	// Limit is how many requests there may be in a Window, in the long run. Default 120.
+	Limit int
+	// Window is default a minute.
+	Window time.Duration
+	// Burst is how many may come at once. Default Limit.
+	Burst int
+	// Key says whose request it is; "" is nobody's, and not counted.
+	Key func(r *http.Request) string
+	// Cost is how much a request counts. Default 1 for each; 0 or less is not counted.
+	Cost func(r *http.Request) int
+}
+
+const (
+	// DefaultLimit and DefaultWindow are for people; programs need policies of their own.
+	DefaultLimit  = 120
+	DefaultWindow = time.Minute
+
+	maxLimit  = 1_000_000_000
+	maxWindow = 24 * time.Hour
+	// maxPolicies is as many as one request is looked up for.
+	maxPolicies = 8
+)
+
+// ByAddress is the key of policies by edge.ClientAddress: of IPv6 the /64, which one client has for himself.
+func ByAddress(r *http.Request) string {
+	network := edge.ClientNetwork(edge.ClientAddr(r.Context()))
+	if !network.IsValid() {
+		return ""
+	}
+	return network.Addr().String()
+}
+
+func (p Policy) withDefaults() Policy {
+	if p.Limit == 0 {
+		p.Limit = DefaultLimit
+	}
+	if p.Window == 0 {
+		p.Window = DefaultWindow
+	}
+	if p.Burst == 0 {
+		p.Burst = p.Limit
+	}
+	return p
+}
+
+func (p *Policy) validate() error {
+	var errs []error
+	wrong := func(is bool, format string, args ...any) {
+		if is {
+			errs = append(errs, fmt.Errorf("ratelimit: Policy %q: "+format, append([]any{p.Name}, args...)...))
+		}
+	}
+	wrong(p.Name == "" || strings.ContainsFunc(p.Name, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
+	}), "Name has letters, digits, - and _")
+	wrong(p.Limit < 1 || p.Limit > maxLimit, "Limit is %d, and should be 1 to %d", p.Limit, maxLimit)
+	wrong(p.Window < time.Millisecond || p.Window > maxWindow, "Window is %v, and should be 1 ms to %v", p.Window, maxWindow)
+	wrong(p.Burst < 1 || p.Burst > maxLimit, "Burst is %d, and should be 1 to %d", p.Burst, maxLimit)
+	wrong(p.Key == nil, "Key is missing: whose request is it?")
+	wrong(p.Limit > 0 && p.interval() < 1, "%d in %v is more than one in a microsecond, which is not counted", p.Limit, p.Window)
+	wrong(p.Limit > 0 && p.Window > 0 && int64(p.Burst) > int64(maxWindow/time.Microsecond)/max(1, p.interval()), "Burst is %d, which takes longer than %v to come back", p.Burst, maxWindow)
+	return errors.Join(errs...)
+}
+
+// interval is the time that one request stands for, in microseconds.
+func (p *Policy) interval() int64 { return int64(p.Window/time.Microsecond) / int64(p.Limit) }
+
+// cell is one policy's question: the interval times the cost, and how far ahead of now a key may be.
+type cell struct {
+	key   string
+	cost  int64 // microseconds
+	ahead int64
+	unit  int64 // interval
+}
+
+// state is what became of a cell: how many are left, and when there is one more, or enough.
+type state struct {
+	left  int64
+	retry int64 // microseconds until this request would have been let in; 0: it was
+	reset int64 // until all is there again
+}
+
+// after is the state of a cell whose theoretical arrival time is so far ahead.
+func (c *cell) after(ahead int64) state {
+	return state{left: max(0, (c.ahead-ahead)/c.unit), reset: max(0, ahead)}
+}

@@ -1,0 +1,307 @@
+package ratelimit_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"go.uber.org/goleak"
+
+	"github.com/loadlinehq/loadline/edge"
+	"github.com/loadlinehq/loadline/edge/ratelimit"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// redis is a server of a test's own.
+type redis struct {
+	t       testing.TB
+	address string
+	process *exec.Cmd
+}
+
+func startRedis(t testing.TB) *redis {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &redis{t: t, address: listener.Addr().String()}
+	listener.Close()
+	r.start()
+	t.Cleanup(func() { _ = r.process.Process.Kill(); _ = r.process.Wait() })
+	return r
+}
+
+func (r *redis) start() {
+	r.t.Helper()
+	_, port, _ := net.SplitHostPort(r.address)
+	r.process = exec.Command("redis-server", "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no")
+	r.process.Dir = r.t.TempDir()
+	r.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := r.process.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	for limit := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if conn, err := net.Dial("tcp", r.address); err == nil {
+			conn.Close()
+			return
+		}
+		if time.Now().After(limit) {
+			r.t.Fatal("the server does not come")
+		}
+	}
+}
+
+func (r *redis) client() rueidis.Client {
+	r.t.Helper()
+	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{r.address}, DisableCache: true, ForceSingleClient: true})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(c.Close)
+	return c
+}
+
+func byHeader(r *http.Request) string { return r.Header.Get("User") }
+
+func newLimiter(t testing.TB, c ratelimit.Config, policies ...ratelimit.Policy) *ratelimit.Limiter {
+	t.Helper()
+	c.Logger = quiet
+	l, err := ratelimit.New(c, policies...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func request(user string) *http.Request {
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header.Set("User", user)
+	return r
+}
+
+// Over all instances nobody is allowed more than the policy says, and another is not refused for him.
+func TestFleet(t *testing.T) {
+	t.Parallel()
+	server := startRedis(t)
+	policy := ratelimit.Policy{Name: "user", Limit: 60, Window: time.Hour, Burst: 30, Key: byHeader}
+	var allowed atomic.Int64
+	var wait sync.WaitGroup
+	for range 4 {
+		l := newLimiter(t, ratelimit.Config{Redis: server.client(), Timeout: 10 * time.Second}, policy)
+		for range 4 {
+			wait.Go(func() {
+				for range 50 {
+					if l.Take(request("a")).Allowed {
+						allowed.Add(1)
+					}
+				}
+			})
+		}
+	}
+	wait.Wait()
+	if n := allowed.Load(); n != 30 {
+		t.Errorf("%d of 800 requests were allowed, want 30", n)
+	}
+	l := newLimiter(t, ratelimit.Config{Redis: server.client(), Timeout: 10 * time.Second}, policy)
+	if d := l.Take(request("b")); !d.Allowed || d.Policies[0].Left != 29 {
+		t.Errorf("another user: %+v", d)
+	}
+	if d := l.Take(request("a")); d.Allowed || d.RetryAfter < 58*time.Second || d.RetryAfter > time.Minute {
+		t.Errorf("%+v", d)
+	}
+	if d := l.Take(request("")); !d.Allowed || len(d.Policies) != 0 {
+		t.Errorf("nobody's request: %+v", d)
+	}
+}
+
+// What one policy refuses the other is not charged for, in Redis as in the process.
+func TestAllOrNone(t *testing.T) {
+	t.Parallel()
+	server := startRedis(t)
+	for name, config := range map[string]ratelimit.Config{"Redis": {Redis: server.client(), Timeout: 10 * time.Second}, "process": {}} {
+		l := newLimiter(t, config, ratelimit.Policy{Name: "user", Limit: 100, Window: time.Hour, Key: byHeader},
+			ratelimit.Policy{Name: "all", Limit: 3, Window: time.Hour, Key: func(*http.Request) string { return "all" }})
+		for i := range 10 {
+			if d := l.Take(request("a")); d.Allowed != (i < 3) {
+				t.Errorf("%s: request %d: %+v", name, i, d)
+			}
+		}
+		d := l.Take(request("b"))
+		if d.Allowed || d.Policies[0].Exceeded || !d.Policies[1].Exceeded {
+			t.Errorf("%s: %+v", name, d)
+		}
+		one := newLimiter(t, config, ratelimit.Policy{Name: "user", Limit: 100, Window: time.Hour, Key: byHeader})
+		if name == "Redis" {
+			if d := one.Take(request("a")); d.Policies[0].Left != 96 {
+				t.Errorf("%s: after three requests and one there are %d left of 100", name, d.Policies[0].Left)
+			}
+		}
+	}
+}
+
+// draft-ietf-httpapi-ratelimit-headers-10, sections 3 and 4, and its problem type.
+func TestHeadersDraft(t *testing.T) {
+	t.Parallel()
+	l := newLimiter(t, ratelimit.Config{Errors: edge.Errors{Log: quiet}}, ratelimit.Policy{Name: "user", Limit: 2, Window: time.Minute, Key: byHeader})
+	served := 0
+	handler := l.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served++ }))
+	var rec *httptest.ResponseRecorder
+	for range 3 {
+		rec = httptest.NewRecorder()
+		handler.ServeHTTP(rec, request("a"))
+		if got := rec.Header().Get("RateLimit-Policy"); got != `"user";q=2;w=60` {
+			t.Errorf("RateLimit-Policy is %s", got)
+		}
+		if served == 1 && rec.Code == 200 && rec.Header().Get("RateLimit") != `"user";r=1;t=30` {
+			t.Errorf("RateLimit is %s", rec.Header().Get("RateLimit"))
+		}
+	}
+	var p struct {
+		Type     string
+		Violated []string `json:"violated-policies"`
+	}
+	if err := json.Unmarshal(rec.Body.Bytes(), &p); err != nil {
+		t.Fatal(err)
+	}
+	if rec.Code != 429 || served != 2 || rec.Header().Get("Retry-After") != "30" || !strings.HasPrefix(rec.Header().Get("RateLimit"), `"user";r=0;t=`) ||
+		!strings.HasSuffix(p.Type, "#quota-exceeded") || !slices.Equal(p.Violated, []string{"user"}) {
+		t.Errorf("%d, %d served, %v, %s", rec.Code, served, rec.Header(), rec.Body)
+	}
+	free := httptest.NewRecorder()
+	handler.ServeHTTP(free, request(""))
+	if free.Code != 200 || free.Header().Get("RateLimit") != "" {
+		t.Errorf("nobody's request: %d %v", free.Code, free.Header())
+	}
+}
+
+// A Redis that dies or stands still costs no request more than the timeout, for a while, and then nothing; meanwhile each
+// instance allows its share.
+func TestRedisAway(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]func(r *redis) (end func()){
+		"killed": func(r *redis) func() {
+			_ = r.process.Process.Kill()
+			_ = r.process.Wait()
+			return func() { r.start() }
+		},
+		"paused": func(r *redis) func() {
+			_ = r.process.Process.Signal(syscall.SIGSTOP)
+			return func() { _ = r.process.Process.Signal(syscall.SIGCONT) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := startRedis(t)
+			l := newLimiter(t, ratelimit.Config{Redis: server.client(), Instances: func() int { return 4 }}, ratelimit.Policy{Name: "user", Limit: 40, Window: time.Hour, Key: byHeader})
+			for range 100 { // until it answers in time, on a machine that does other things
+				if d := l.Take(request("warm")); d.Policies[0].Left >= 30 {
+					break
+				}
+			}
+			end := fault(server)
+			var took []time.Duration
+			allowed := 0
+			for i := range 500 {
+				began := time.Now()
+				if l.Take(request("a")).Allowed {
+					allowed++
+				}
+				took = append(took, time.Since(began))
+				if i%100 == 0 {
+					time.Sleep(200 * time.Millisecond) // it is looked for meanwhile
+				}
+			}
+			slices.Sort(took)
+			waited := 0
+			for _, d := range took {
+				if d > 10*time.Millisecond {
+					waited++
+				}
+			}
+			t.Logf("of 500 requests %d waited, the longest %v; %d were allowed", waited, took[len(took)-1], allowed)
+			if allowed != 10 {
+				t.Errorf("%d were allowed, and a share of 40 over four is 10", allowed)
+			}
+			if longest := took[len(took)-1]; longest > time.Second {
+				t.Errorf("a request waited %v", longest)
+			}
+			if waited > 50 {
+				t.Errorf("%d requests waited for a Redis that was known to be away", waited)
+			}
+			end()
+			limit := time.Now().Add(20 * time.Second)
+			for i := 0; ; i++ {
+				if d := l.Take(request(fmt.Sprint("later", i))); d.Policies[0].Left == 39 { // not 9, which is a share's
+					break
+				}
+				if time.Now().After(limit) {
+					t.Fatal("it does not count in Redis again")
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+		})
+	}
+}
+
+// Who was refused is refused without asking Redis.
+func TestDeniedIsRemembered(t *testing.T) {
+	t.Parallel()
+	server := startRedis(t)
+	client := server.client()
+	l := newLimiter(t, ratelimit.Config{Redis: client, Timeout: 10 * time.Second}, ratelimit.Policy{Name: "user", Limit: 1, Window: time.Hour, Key: byHeader})
+	if !l.Take(request("a")).Allowed || l.Take(request("a")).Allowed {
+		t.Fatal("not one of two")
+	}
+	calls := func() string {
+		text, err := client.Do(t.Context(), client.B().Info().Section("commandstats").Build()).ToString()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(text) {
+			if strings.HasPrefix(line, "cmdstat_evalsha:") {
+				return line[:strings.Index(line, ",")]
+			}
+		}
+		return ""
+	}
+	before := calls()
+	for range 1000 {
+		if l.Take(request("a")).Allowed {
+			t.Fatal("allowed")
+		}
+	}
+	if after := calls(); after != before {
+		t.Errorf("%s before 1000 requests that are refused, %s after", before, after)
+	}
+}
+
+func TestBadConfigurations(t *testing.T) {
+	t.Parallel()
+	_, err := ratelimit.New(ratelimit.Config{Timeout: time.Hour, MaxKeys: 1, Prefix: "{x}"},
+		ratelimit.Policy{Name: "a b", Limit: -1, Window: time.Nanosecond}, ratelimit.Policy{Name: "x", Limit: 1_000_000_000, Window: time.Second, Key: byHeader},
+		ratelimit.Policy{Name: "x", Limit: 1, Window: 24 * time.Hour, Burst: 2, Key: byHeader})
+	for _, want := range []string{"Timeout is 1h0m0s", "MaxKeys is 1", `Prefix is "{x}"`, "letters, digits", "Limit is -1", "Key is missing", "more than one in a microsecond", `two policies are named "x"`, "takes longer than 24h0m0s"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error does not say %q: %v", want, err)
+		}
+	}
+	if _, err := ratelimit.New(ratelimit.Config{}); err == nil {
+		t.Error("no policies")
+	}
+}
