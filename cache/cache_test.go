@@ -835,6 +835,29 @@ func TestNothingChanged(t *testing.T) {
 	}
 }
 
+// An epoch is not left because more was announced while it was looked at.
+func TestLookedAtWhileMuchIsAnnounced(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	store, writer := f.process(), f.process()
+	c := articles(t, writer, cache.Hot())
+	views := store.Views()
+	var wait sync.WaitGroup
+	end := time.Now().Add(time.Second)
+	for i := range 8 {
+		wait.Go(func() {
+			for n := 0; time.Now().Before(end); n++ {
+				_ = c.Invalidate(t.Context(), fmt.Sprint(i, n)) // for the announcement
+				store.Suspect()
+			}
+		})
+	}
+	wait.Wait()
+	if n := store.Views(); n != views || !store.Active() {
+		t.Errorf("it has begun anew %d times", n-views)
+	}
+}
+
 // What Redis drops of an epoch's own ends it, and the relay opens another.
 func TestEpochIsDropped(t *testing.T) {
 	t.Parallel()

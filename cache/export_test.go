@@ -12,3 +12,14 @@ redis.call('SET', KEYS[1], string.char(VERSION, VALUE) .. string.sub(head, 3, 10
   ARGV[2] .. pack(time + ARGV[3]) .. pack(time + ARGV[4]) .. ARGV[5], 'PX', ARGV[4])
 return time + ARGV[3]`)
 }
+
+// Suspect has the epoch looked at, as a failed exchange does.
+func (s *Store) Suspect() {
+	select {
+	case s.suspect <- struct{}{}:
+	default:
+	}
+}
+
+// Views is how many views there were.
+func (s *Store) Views() uint64 { return s.views.Load() }

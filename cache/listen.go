@@ -34,8 +34,12 @@ func (s *Store) listen(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(began) > time.Minute {
-			delay, away = rejoinMin, false
+		lasted := time.Since(began)
+		if lasted > time.Minute {
+			delay = rejoinMin
+		}
+		if lasted > 5*time.Second { // it was in an epoch, and this is another outage
+			away = false
 		}
 		if !away {
 			away = true

@@ -7,13 +7,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,84 +19,20 @@ import (
 
 	"github.com/loadlinehq/loadline/cache"
 	"github.com/loadlinehq/loadline/causal"
+	"github.com/loadlinehq/loadline/internal/stack/stacktest"
 )
 
-// server is a Redis of a test's own.
-type server struct {
-	t       testing.TB
-	address string
-	process *exec.Cmd
-}
-
-func startServer(t testing.TB, args ...string) *server {
+// do runs a command on a server, past everything.
+func do(t testing.TB, s *stacktest.Redis, command ...string) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{s.Address}, DisableCache: true, ForceSingleClient: true})
 	if err != nil {
 		t.Fatal(err)
-	}
-	s := &server{t: t, address: listener.Addr().String()}
-	listener.Close()
-	s.start(args...)
-	t.Cleanup(s.kill)
-	return s
-}
-
-func (s *server) start(args ...string) {
-	s.t.Helper()
-	_, port, _ := net.SplitHostPort(s.address)
-	settings := []string{"--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"}
-	if slices.Contains(args, "--sentinel") {
-		settings = []string{args[0], "--bind", "127.0.0.1", "--port", port}
-		args = args[1:]
-	}
-	s.process = exec.Command("redis-server", append(settings, args...)...)
-	s.process.Dir = s.t.TempDir()
-	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.process.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	for limit := time.Now().Add(20 * time.Second); !s.answers(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(limit) {
-			s.t.Fatal("the server does not come, or another has its port")
-		}
-	}
-}
-
-// answers reports whether this process answers on its port, and not another.
-func (s *server) answers() bool {
-	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{s.address}, DisableCache: true, ForceSingleClient: true})
-	if client == nil {
-		return false
-	}
-	defer client.Close()
-	if err != nil {
-		return false
-	}
-	text, err := client.Do(context.Background(), client.B().Info().Section("server").Build()).ToString()
-	return err == nil && strings.Contains(text, fmt.Sprintf("process_id:%d\r\n", s.process.Process.Pid))
-}
-
-func (s *server) signal(signal syscall.Signal) {
-	if err := s.process.Process.Signal(signal); err != nil {
-		s.t.Error(err)
-	}
-}
-
-func (s *server) kill() {
-	_ = s.process.Process.Kill() // it may have been killed
-	_ = s.process.Wait()
-}
-
-func (s *server) do(command ...string) string {
-	s.t.Helper()
-	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{s.address}, DisableCache: true, ForceSingleClient: true})
-	if err != nil {
-		s.t.Fatal(err)
 	}
 	defer client.Close()
 	result := client.Do(context.Background(), client.B().Arbitrary(command...).Build())
 	if err := result.Error(); err != nil {
-		s.t.Fatalf("%v: %v", command, err)
+		t.Fatalf("%v: %v", command, err)
 	}
 	text, err := result.ToString()
 	if err != nil {
@@ -109,7 +43,7 @@ func (s *server) do(command ...string) string {
 
 // path leads to a server, and can be led to another, or be slow.
 type path struct {
-	to    atomic.Pointer[server]
+	to    atomic.Pointer[stacktest.Redis]
 	delay atomic.Int64 // of each answer
 }
 
@@ -117,7 +51,7 @@ func (p *path) option() *rueidis.ClientOption {
 	return &rueidis.ClientOption{
 		InitAddress: []string{"redis:6379"},
 		DialCtxFn: func(ctx context.Context, _ string, dialer *net.Dialer, _ *tls.Config) (net.Conn, error) {
-			conn, err := dialer.DialContext(ctx, "tcp", p.to.Load().address)
+			conn, err := dialer.DialContext(ctx, "tcp", p.to.Load().Address)
 			if err != nil {
 				return nil, err
 			}
@@ -141,10 +75,10 @@ func (c *slowConn) Read(b []byte) (int, error) {
 // at no time, also while the relay, or another process, is still with the old one, which answers as well.
 func TestFailover(t *testing.T) {
 	t.Parallel()
-	first := startServer(t)
-	host, port, _ := net.SplitHostPort(first.address)
-	second := startServer(t, "--replicaof", host, port)
-	for limit := time.Now().Add(20 * time.Second); !strings.Contains(second.do("INFO", "replication"), "master_link_status:up"); time.Sleep(10 * time.Millisecond) {
+	first := stacktest.StartRedis(t)
+	host, port, _ := net.SplitHostPort(first.Address)
+	second := stacktest.StartRedis(t, "--replicaof", host, port)
+	for limit := time.Now().Add(20 * time.Second); !strings.Contains(do(t, second, "INFO", "replication"), "master_link_status:up"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatal("the replica does not come")
 		}
@@ -164,12 +98,12 @@ func TestFailover(t *testing.T) {
 	get(t, one, &s, "a")
 	get(t, two, &s, "a")
 	wantLoads(t, &s, 1)
-	first.do("WAIT", "1", "5000")
+	do(t, first, "WAIT", "1", "5000")
 	epoch := f.epoch.Load()
 
 	// The second is promoted, and the first does not know. A write is told to the first, and its row is
 	// deleted.
-	second.do("REPLICAOF", "NO", "ONE")
+	do(t, second, "REPLICAOF", "NO", "ONE")
 	s.now.Store(1)
 	session := causal.NewSession(causal.Token{})
 	session.Add(at(2000))
@@ -193,8 +127,8 @@ func TestFailover(t *testing.T) {
 	}
 	move := func(p *path) {
 		p.to.Store(second)
-		first.do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-		first.do("CLIENT", "KILL", "TYPE", "pubsub")
+		do(t, first, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+		do(t, first, "CLIENT", "KILL", "TYPE", "pubsub")
 	}
 	lookFor := func(length time.Duration) {
 		for end := time.Now().Add(length); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
@@ -238,21 +172,21 @@ func TestSentinel(t *testing.T) {
 	if os.Getenv("LOADLINE_SLOW") == "" {
 		t.Skip("slow: set LOADLINE_SLOW=1")
 	}
-	first := startServer(t)
-	host, port, _ := net.SplitHostPort(first.address)
-	second := startServer(t, "--replicaof", host, port)
+	first := stacktest.StartRedis(t)
+	host, port, _ := net.SplitHostPort(first.Address)
+	second := stacktest.StartRedis(t, "--replicaof", host, port)
 	file := filepath.Join(t.TempDir(), "sentinel.conf")
 	settings := fmt.Sprintf("sentinel monitor cache 127.0.0.1 %s 1\nsentinel down-after-milliseconds cache 500\nsentinel failover-timeout cache 3000\n", port)
 	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	watching := startServer(t, file, "--sentinel")
-	for limit := time.Now().Add(30 * time.Second); !strings.Contains(watching.do("INFO", "sentinel"), "slaves=1"); time.Sleep(50 * time.Millisecond) {
+	watching := stacktest.StartRedis(t, file, "--sentinel")
+	for limit := time.Now().Add(30 * time.Second); !strings.Contains(do(t, watching, "INFO", "sentinel"), "slaves=1"); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatal("Sentinel does not find the replica")
 		}
 	}
-	option := &rueidis.ClientOption{InitAddress: []string{watching.address}, Sentinel: rueidis.SentinelOption{MasterSet: "cache"}}
+	option := &rueidis.ClientOption{InitAddress: []string{watching.Address}, Sentinel: rueidis.SentinelOption{MasterSet: "cache"}}
 	f := newFleetOn(t, cache.StoreConfig{Redis: option, Timeout: time.Second, Logger: slog.New(slog.DiscardHandler)})
 	store := f.process()
 	c := articles(t, store, cache.Hot())
@@ -261,7 +195,7 @@ func TestSentinel(t *testing.T) {
 	get(t, c, &s, "a")
 	wantLoads(t, &s, 1)
 	epoch := f.epoch.Load()
-	first.kill()
+	first.Kill()
 	s.now.Store(1) // and nobody can be told
 	f.until("it is not part of the old epoch", func() bool { return !store.Active() || f.epoch.Load() != epoch })
 	for limit := time.Now().Add(60 * time.Second); f.epoch.Load() == epoch || !store.Active(); time.Sleep(10 * time.Millisecond) {
@@ -269,7 +203,7 @@ func TestSentinel(t *testing.T) {
 			t.Fatal("it does not go on with the replica that was promoted")
 		}
 	}
-	if !strings.Contains(second.do("INFO", "replication"), "role:master") {
+	if !strings.Contains(do(t, second, "INFO", "replication"), "role:master") {
 		t.Error("the replica was not promoted")
 	}
 	if got := get(t, c, &s, "a"); got != 1 {
@@ -281,9 +215,9 @@ func TestSentinel(t *testing.T) {
 // that Redis refuses does not start.
 func TestStartWithoutRedis(t *testing.T) {
 	t.Parallel()
-	s, p := startServer(t), &path{}
+	s, p := stacktest.StartRedis(t), &path{}
 	p.to.Store(s)
-	s.kill()
+	s.Kill()
 	config := cache.StoreConfig{Redis: p.option(), Timeout: time.Second, Logger: slog.New(slog.DiscardHandler)}
 	relay, store := open(t, config), open(t, config)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -300,7 +234,7 @@ func TestStartWithoutRedis(t *testing.T) {
 	if _, err := relay.Tick(t.Context(), at(1000)); err == nil {
 		t.Error("a tick that nobody got has no error")
 	}
-	s.start()
+	s.Start()
 	f := &fleet{t: t}
 	now := at(1000)
 	f.until("the process takes part", func() bool {
@@ -316,7 +250,7 @@ func TestStartWithoutRedis(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	s.do("CONFIG", "SET", "requirepass", "secret")
+	do(t, s, "CONFIG", "SET", "requirepass", "secret")
 	if _, err := cache.OpenStore(t.Context(), config); err == nil || !strings.Contains(err.Error(), "NOAUTH") {
 		t.Errorf("without a password: %v", err)
 	}
@@ -332,25 +266,25 @@ func TestStartWithoutRedis(t *testing.T) {
 func TestRedisAway(t *testing.T) {
 	t.Parallel()
 	const timeout = 200 * time.Millisecond // longer than by default, for a machine that does other things
-	for name, fault := range map[string]func(s *server, p *path) (end func()){
-		"killed": func(s *server, _ *path) func() { s.kill(); return func() { s.start() } },
-		"paused": func(s *server, _ *path) func() {
-			s.signal(syscall.SIGSTOP)
-			return func() { s.signal(syscall.SIGCONT) }
+	for name, fault := range map[string]func(s *stacktest.Redis, p *path) (end func()){
+		"killed": func(s *stacktest.Redis, _ *path) func() { s.Kill(); return func() { s.Start() } },
+		"paused": func(s *stacktest.Redis, _ *path) func() {
+			s.Pause()
+			return s.Resume
 		},
-		"slow": func(_ *server, p *path) func() {
+		"slow": func(_ *stacktest.Redis, p *path) func() {
 			p.delay.Store(int64(4 * timeout))
 			return func() { p.delay.Store(0) }
 		},
-		"full": func(s *server, _ *path) func() { // and it evicts all the time
-			s.do("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-			s.do("CONFIG", "SET", "maxmemory", "1mb")
-			return func() { s.do("CONFIG", "SET", "maxmemory", "0") }
+		"full": func(s *stacktest.Redis, _ *path) func() { // and it evicts all the time
+			do(t, s, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+			do(t, s, "CONFIG", "SET", "maxmemory", "1mb")
+			return func() { do(t, s, "CONFIG", "SET", "maxmemory", "0") }
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, p := startServer(t), &path{}
+			s, p := stacktest.StartRedis(t), &path{}
 			p.to.Store(s)
 			f := newFleetOn(t, cache.StoreConfig{Redis: p.option(), Timeout: timeout, MaxLoads: 4, Logger: slog.New(slog.DiscardHandler)})
 			store := f.process()

@@ -68,7 +68,11 @@ func TestTooLate(t *testing.T) {
 	}{
 		"nothing":   {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 504},
 		"an answer": {func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done(); w.WriteHeader(418) }, 418},
-		"in time":   {func(http.ResponseWriter, *http.Request) {}, 200},
+		"a flush": {func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}, 200},
+		"in time": {func(http.ResponseWriter, *http.Request) {}, 200},
 		"its error": {func(w http.ResponseWriter, r *http.Request) {
 			<-r.Context().Done()
 			quiet.Answer(w, r, context.Cause(r.Context()))

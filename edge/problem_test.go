@@ -118,6 +118,17 @@ func TestRecover(t *testing.T) {
 			_, _ = io.WriteString(w, "half of it")
 			_ = http.NewResponseController(w).Flush()
 			panic("in the middle")
+		case "/flushed":
+			_ = http.NewResponseController(w).Flush()
+			panic("after a flush")
+		case "/hijacked":
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			conn.Close()
+			panic("of a connection that is another's")
 		case "/hints":
 			w.WriteHeader(http.StatusEarlyHints)
 			panic("after hints")
@@ -139,24 +150,29 @@ func TestRecover(t *testing.T) {
 			t.Errorf("%s: %d %s, %v", path, got.StatusCode, body, err)
 		}
 	}
-	got, err := server.Client().Get(server.URL + "/begun")
-	if err != nil {
-		t.Fatal(err)
+	for _, path := range []string{"/begun", "/flushed"} {
+		got, err := server.Client().Get(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, err := io.ReadAll(got.Body); err == nil {
+			t.Errorf("%s: an answer that was cut short looks whole: %s", path, body)
+		}
+		got.Body.Close()
 	}
-	if _, err := io.ReadAll(got.Body); err == nil {
-		t.Error("an answer that was cut short looks whole")
+	if got, err := server.Client().Get(server.URL + "/hijacked"); err == nil {
+		t.Errorf("a connection that was taken over answers %d", got.StatusCode)
 	}
-	got.Body.Close()
 	if _, err := server.Client().Get(server.URL + "/aborted"); err == nil {
 		t.Error("an aborted handler has answered")
 	}
 	server.Close() // and its handlers have ended
-	for _, want := range []string{"in the middle", "after hints", "at once", "problem_test.go"} {
+	for _, want := range []string{"in the middle", "after hints", "after a flush", "of a connection that is another's", "at once", "problem_test.go"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the log does not say %q", want)
 		}
 	}
-	if n := strings.Count(log.String(), "a request has failed"); n != 3 {
+	if n := strings.Count(log.String(), "a request has failed"); n != 5 {
 		t.Errorf("%d are logged:\n%s", n, log.String())
 	}
 }

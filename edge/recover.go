@@ -1,7 +1,9 @@
 package edge
 
 import (
+	"bufio"
 	"fmt"
+	"net"
 	"net/http"
 	"runtime/debug"
 )
@@ -58,6 +60,20 @@ func (b *begun) WriteHeader(status int) {
 func (b *begun) Write(p []byte) (int, error) {
 	b.is = true
 	return b.ResponseWriter.Write(p)
+}
+
+// FlushError is http.ResponseController's: what is flushed has begun, though nothing was written.
+func (b *begun) FlushError() error {
+	err := http.NewResponseController(b.ResponseWriter).Flush()
+	b.is = b.is || err == nil
+	return err
+}
+
+// Hijack is http.ResponseController's: the connection is another's, and no answer can follow.
+func (b *begun) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(b.ResponseWriter).Hijack()
+	b.is = b.is || err == nil
+	return conn, rw, err
 }
 
 // Unwrap is for http.ResponseController.

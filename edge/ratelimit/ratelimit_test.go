@@ -4,15 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,59 +18,20 @@ import (
 
 	"github.com/loadlinehq/loadline/edge"
 	"github.com/loadlinehq/loadline/edge/ratelimit"
+	"github.com/loadlinehq/loadline/internal/stack/stacktest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// redis is a server of a test's own.
-type redis struct {
-	t       testing.TB
-	address string
-	process *exec.Cmd
-}
-
-func startRedis(t testing.TB) *redis {
+func clientOf(t testing.TB, r *stacktest.Redis) rueidis.Client {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{r.Address}, DisableCache: true, ForceSingleClient: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &redis{t: t, address: listener.Addr().String()}
-	listener.Close()
-	r.start()
-	t.Cleanup(func() { _ = r.process.Process.Kill(); _ = r.process.Wait() })
-	return r
-}
-
-func (r *redis) start() {
-	r.t.Helper()
-	_, port, _ := net.SplitHostPort(r.address)
-	r.process = exec.Command("redis-server", "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no")
-	r.process.Dir = r.t.TempDir()
-	r.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := r.process.Start(); err != nil {
-		r.t.Fatal(err)
-	}
-	for limit := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if conn, err := net.Dial("tcp", r.address); err == nil {
-			conn.Close()
-			return
-		}
-		if time.Now().After(limit) {
-			r.t.Fatal("the server does not come")
-		}
-	}
-}
-
-func (r *redis) client() rueidis.Client {
-	r.t.Helper()
-	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{r.address}, DisableCache: true, ForceSingleClient: true})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(c.Close)
+	t.Cleanup(c.Close)
 	return c
 }
 
@@ -98,12 +56,12 @@ func request(user string) *http.Request {
 // Over all instances nobody is allowed more than the policy says, and another is not refused for him.
 func TestFleet(t *testing.T) {
 	t.Parallel()
-	server := startRedis(t)
+	server := stacktest.StartRedis(t)
 	policy := ratelimit.Policy{Name: "user", Limit: 60, Window: time.Hour, Burst: 30, Key: byHeader}
 	var allowed atomic.Int64
 	var wait sync.WaitGroup
 	for range 4 {
-		l := newLimiter(t, ratelimit.Config{Redis: server.client(), Timeout: 10 * time.Second}, policy)
+		l := newLimiter(t, ratelimit.Config{Redis: clientOf(t, server), Timeout: 10 * time.Second}, policy)
 		for range 4 {
 			wait.Go(func() {
 				for range 50 {
@@ -118,7 +76,7 @@ func TestFleet(t *testing.T) {
 	if n := allowed.Load(); n != 30 {
 		t.Errorf("%d of 800 requests were allowed, want 30", n)
 	}
-	l := newLimiter(t, ratelimit.Config{Redis: server.client(), Timeout: 10 * time.Second}, policy)
+	l := newLimiter(t, ratelimit.Config{Redis: clientOf(t, server), Timeout: 10 * time.Second}, policy)
 	if d := l.Take(request("b")); !d.Allowed || d.Policies[0].Left != 29 {
 		t.Errorf("another user: %+v", d)
 	}
@@ -133,8 +91,8 @@ func TestFleet(t *testing.T) {
 // What one policy refuses the other is not charged for, in Redis as in the process.
 func TestAllOrNone(t *testing.T) {
 	t.Parallel()
-	server := startRedis(t)
-	for name, config := range map[string]ratelimit.Config{"Redis": {Redis: server.client(), Timeout: 10 * time.Second}, "process": {}} {
+	server := stacktest.StartRedis(t)
+	for name, config := range map[string]ratelimit.Config{"Redis": {Redis: clientOf(t, server), Timeout: 10 * time.Second}, "process": {}} {
 		l := newLimiter(t, config, ratelimit.Policy{Name: "user", Limit: 100, Window: time.Hour, Key: byHeader},
 			ratelimit.Policy{Name: "all", Limit: 3, Window: time.Hour, Key: func(*http.Request) string { return "all" }})
 		for i := range 10 {
@@ -194,21 +152,20 @@ func TestHeadersDraft(t *testing.T) {
 // instance allows its share.
 func TestRedisAway(t *testing.T) {
 	t.Parallel()
-	for name, fault := range map[string]func(r *redis) (end func()){
-		"killed": func(r *redis) func() {
-			_ = r.process.Process.Kill()
-			_ = r.process.Wait()
-			return func() { r.start() }
+	for name, fault := range map[string]func(r *stacktest.Redis) (end func()){
+		"killed": func(r *stacktest.Redis) func() {
+			r.Kill()
+			return func() { r.Start() }
 		},
-		"paused": func(r *redis) func() {
-			_ = r.process.Process.Signal(syscall.SIGSTOP)
-			return func() { _ = r.process.Process.Signal(syscall.SIGCONT) }
+		"paused": func(r *stacktest.Redis) func() {
+			r.Pause()
+			return r.Resume
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server := startRedis(t)
-			l := newLimiter(t, ratelimit.Config{Redis: server.client(), Instances: func() int { return 4 }}, ratelimit.Policy{Name: "user", Limit: 40, Window: time.Hour, Key: byHeader})
+			server := stacktest.StartRedis(t)
+			l := newLimiter(t, ratelimit.Config{Redis: clientOf(t, server), Instances: func() int { return 4 }}, ratelimit.Policy{Name: "user", Limit: 40, Window: time.Hour, Key: byHeader})
 			for range 100 { // until it answers in time, on a machine that does other things
 				if d := l.Take(request("warm")); d.Policies[0].Left >= 30 {
 					break
@@ -262,8 +219,8 @@ func TestRedisAway(t *testing.T) {
 // Who was refused is refused without asking Redis.
 func TestDeniedIsRemembered(t *testing.T) {
 	t.Parallel()
-	server := startRedis(t)
-	client := server.client()
+	server := stacktest.StartRedis(t)
+	client := clientOf(t, server)
 	l := newLimiter(t, ratelimit.Config{Redis: client, Timeout: 10 * time.Second}, ratelimit.Policy{Name: "user", Limit: 1, Window: time.Hour, Key: byHeader})
 	if !l.Take(request("a")).Allowed || l.Take(request("a")).Allowed {
 		t.Fatal("not one of two")
