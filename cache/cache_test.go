@@ -407,20 +407,22 @@ func TestOldValuesOfMany(t *testing.T) {
 	f := newFleet(t)
 	for name, store := range map[string]*cache.Store{"Redis": f.process(), "one process": open(t, cache.StoreConfig{})} {
 		t.Run(name, func(t *testing.T) {
-			c := articles(t, store, cache.Class{Name: "short", TTL: 300 * time.Millisecond, Stale: 2 * time.Second, StaleIfError: time.Minute, Jitter: -1, EarlyRefresh: -1})
 			keys := []string{"a", "b", "c"}
 			var now atomic.Int64
-			many := func(fails error) (map[string]article, error) {
+			many := func(c *cache.Cache[string, article], fails error, during func()) (map[string]article, error) {
 				return c.GetMany(t.Context(), keys, func(_ context.Context, keys []string) (map[string]article, error) {
 					m := make(map[string]article)
 					for _, k := range keys {
 						m[k] = article{k, int(now.Load())}
 					}
+					during()
 					return m, fails
 				})
 			}
+			nothing := func() {}
+			c := articles(t, store, cache.Class{Name: "old", TTL: 300 * time.Millisecond, Stale: time.Hour, Jitter: -1, EarlyRefresh: -1})
 			versions := func() (sum int) {
-				m, err := many(nil)
+				m, err := many(c, nil, nothing)
 				if err != nil || len(m) != len(keys) {
 					t.Errorf("%v, %v", m, err)
 				}
@@ -436,16 +438,26 @@ func TestOldValuesOfMany(t *testing.T) {
 				t.Errorf("who comes after the time has to wait: %d", got)
 			}
 			f.until("others are loaded", func() bool { return versions() == len(keys) })
-			time.Sleep(2500 * time.Millisecond)
-			away := errors.New("the database is away")
-			if m, err := many(away); err != nil || len(m) != len(keys) {
-				t.Errorf("%v, %v", m, err)
-			}
-			if err := c.Invalidate(t.Context(), "b"); err != nil {
-				t.Fatal(err)
-			}
-			if m, err := many(away); !errors.Is(err, away) {
-				t.Errorf("what was invalidated is given because loading fails: %v, %v", m, err)
+
+			// Past that, they are given when loading fails, and were not invalidated, also while it was tried.
+			if c, err := cache.New(store, cache.Config[string, article]{Name: "failing", Class: cache.Class{Name: "failing", TTL: 100 * time.Millisecond, Stale: -1, StaleIfError: time.Hour, Jitter: -1}}); err != nil {
+				t.Error(err)
+			} else {
+				away := errors.New("the database is away")
+				_, _ = many(c, nil, nothing)
+				time.Sleep(200 * time.Millisecond)
+				if m, err := many(c, away, nothing); err != nil || len(m) != len(keys) {
+					t.Errorf("%v, %v", m, err)
+				}
+				m, err := many(c, away, func() {
+					if err := c.Invalidate(t.Context(), "b"); err != nil {
+						t.Error(err)
+					}
+					time.Sleep(100 * time.Millisecond) // it is heard
+				})
+				if !errors.Is(err, away) {
+					t.Errorf("what was invalidated is given because loading fails: %v, %v", m, err)
+				}
 			}
 		})
 	}
@@ -578,7 +590,8 @@ func TestTenantsAreApart(t *testing.T) {
 func TestOldValues(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
-	c := articles(t, f.process(), cache.Class{Name: "short", TTL: 300 * time.Millisecond, Stale: 2 * time.Second, StaleIfError: time.Minute, Jitter: -1, EarlyRefresh: -1})
+	store := f.process()
+	c := articles(t, store, cache.Class{Name: "short", TTL: 300 * time.Millisecond, Stale: time.Hour, Jitter: -1, EarlyRefresh: -1})
 	var s source
 	get(t, c, &s, "a")
 	time.Sleep(400 * time.Millisecond)
@@ -587,7 +600,13 @@ func TestOldValues(t *testing.T) {
 		t.Errorf("who comes after the time has to wait: %d", got)
 	}
 	f.until("another is loaded", func() bool { return get(t, c, &s, "a") == 1 })
-	time.Sleep(2500 * time.Millisecond)
+	// Past that, it is given when loading fails.
+	c, err := cache.New(store, cache.Config[string, article]{Name: "failing", Class: cache.Class{Name: "failing", TTL: 100 * time.Millisecond, Stale: -1, StaleIfError: time.Hour, Jitter: -1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	get(t, c, &s, "a")
+	time.Sleep(200 * time.Millisecond)
 	a, err := c.Get(t.Context(), "a", func(context.Context) (article, error) { return article{}, errors.New("the database is away") })
 	if err != nil || a.Version != 1 {
 		t.Errorf("%v, %v", a, err)

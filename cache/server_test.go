@@ -273,7 +273,7 @@ func TestRedisAway(t *testing.T) {
 			return s.Resume
 		},
 		"slow": func(_ *stacktest.Redis, p *path) func() {
-			p.delay.Store(int64(4 * timeout))
+			p.delay.Store(int64(timeout + timeout/2))
 			return func() { p.delay.Store(0) }
 		},
 		"full": func(s *stacktest.Redis, _ *path) func() { // and it evicts all the time
@@ -324,7 +324,21 @@ func TestRedisAway(t *testing.T) {
 			read(500 * time.Millisecond)
 			end := fault(s, p)
 			began := read(500 * time.Millisecond)
-			during := read(2 * time.Second)
+			var active atomic.Int64
+			watched := make(chan struct{})
+			go func() {
+				defer close(watched)
+				for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(time.Millisecond) {
+					if store.Active() {
+						active.Add(1)
+					}
+				}
+			}()
+			during := read(3 * time.Second)
+			<-watched
+			if n := active.Load(); n > 0 && name != "full" {
+				t.Errorf("it was taken part %d times in an epoch of a Redis that is away, or slower than readers wait", n)
+			}
 			end()
 			f.until("the process takes part again", store.Active)
 			f.until("there are hits again", func() bool {

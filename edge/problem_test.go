@@ -33,6 +33,10 @@ type teapot struct{ error }
 func (teapot) HTTPStatus() int           { return http.StatusTeapot }
 func (teapot) RetryAfter() time.Duration { return 1500 * time.Millisecond }
 
+type broken struct{ error }
+
+func (broken) HTTPStatus() int { return http.StatusBadGateway }
+
 type nonsense struct{ error }
 
 func (nonsense) HTTPStatus() int { return 200 }
@@ -53,6 +57,7 @@ func TestErrors(t *testing.T) {
 	}{
 		"any":                         {request, errors.New("the password is 7"), 500, "", true},
 		"one with a status":           {request, fmt.Errorf("short: %w", teapot{errors.New("and stout")}), 418, "short: and stout", false},
+		"one that is the server's":    {request, broken{errors.New("the password is 7")}, 502, "", true},
 		"one with a status of no use": {request, nonsense{errors.New("secret")}, 500, "", true},
 		"a deadline":                  {request, fmt.Errorf("query: %w", context.DeadlineExceeded), 504, "", true},
 		"a body":                      {request, &http.MaxBytesError{Limit: 7}, 413, "at most 7 bytes are accepted", false},

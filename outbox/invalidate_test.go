@@ -389,3 +389,33 @@ func TestSuccessorIsToldTheEpoch(t *testing.T) {
 		t.Errorf("the third relay is told the epoch %d, and 8 was opened without an invalidation", got)
 	}
 }
+
+// What is deleted was applied in the epoch that the row says, at every moment: not only from the next renewal on.
+func TestEpochIsWrittenWithTheDeletion(t *testing.T) {
+	t.Parallel()
+	d, b, inv := open(t), &broker{}, &cache{epoch: 1}
+	c := quick(d, b)
+	c.Invalidator, c.Poll = inv, time.Second
+	r, _ := relay(t, c)
+	for n := range uint64(20) {
+		inv.mu.Lock()
+		inv.epoch = n + 2 // opened since the last tick
+		inv.mu.Unlock()
+		d.changeThing("k", int64(n))
+		r.Wake()
+		within(t, 5*time.Second, func() error {
+			var left, epoch int64
+			const sql = "select (select count(*) from loadline.outbox_invalidation), cache_epoch from loadline.outbox_relay"
+			if err := d.QueryRow(t.Context(), sql).Scan(&left, &epoch); err != nil {
+				return err
+			}
+			if left != 0 {
+				return errors.New("it waits")
+			}
+			if epoch != int64(n+2) {
+				t.Errorf("what was applied in epoch %d is deleted, and the row says %d", n+2, epoch)
+			}
+			return nil
+		})
+	}
+}

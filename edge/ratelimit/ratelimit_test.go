@@ -157,6 +157,14 @@ func TestRedisAway(t *testing.T) {
 			r.Kill()
 			return func() { r.Start() }
 		},
+		"paused, and its connections are gone": func(r *stacktest.Redis) func() {
+			client := clientOf(t, r)
+			if err := client.Do(t.Context(), client.B().Arbitrary("CLIENT", "KILL", "TYPE", "normal").Build()).Error(); err != nil {
+				t.Error(err)
+			}
+			r.Pause()
+			return r.Resume
+		},
 		"paused": func(r *stacktest.Redis) func() {
 			r.Pause()
 			return r.Resume
