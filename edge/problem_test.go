@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -117,7 +118,7 @@ func TestRecover(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	e := edge.Errors{Log: slog.New(slog.NewTextHandler(&log, nil))}
-	server := httptest.NewServer(edge.Recover(e)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	chain := edge.Recover(e)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/begun":
 			_, _ = io.WriteString(w, "half of it")
@@ -141,7 +142,13 @@ func TestRecover(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}
 		panic("at once")
-	})))
+	}))
+	var running sync.WaitGroup // the server itself does not wait for who took a connection over
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		running.Add(1)
+		defer running.Done()
+		chain.ServeHTTP(w, r)
+	}))
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	t.Cleanup(server.Close)
 	for path, want := range map[string]int{"/": 500, "/hints": 500} {
@@ -171,7 +178,8 @@ func TestRecover(t *testing.T) {
 	if _, err := server.Client().Get(server.URL + "/aborted"); err == nil {
 		t.Error("an aborted handler has answered")
 	}
-	server.Close() // and its handlers have ended
+	server.Close()
+	running.Wait()
 	for _, want := range []string{"in the middle", "after hints", "after a flush", "of a connection that is another's", "at once", "problem_test.go"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the log does not say %q", want)
