@@ -177,6 +177,9 @@ func (c *Cache[K, V]) Invalidate(ctx context.Context, keys ...K) error {
 	for i, key := range keys {
 		of[i] = c.Key(ctx, key)
 	}
+	if p := c.s.pending(ctx); p != nil {
+		return p.add(of, false)
+	}
 	_, err := c.s.invalidate(ctx, of)
 	return err
 }
@@ -184,13 +187,17 @@ func (c *Cache[K, V]) Invalidate(ctx context.Context, keys ...K) error {
 // Get returns the value of a key: from this process, from Redis, or by load, whose context makes package
 // db read a server that has seen what the value must have; what else load needs, it takes from its
 // closure. One load runs for all that ask at the same time, in all processes, and goes on when they have gone. A
-// session that has seen more than the caches have heard of reads by load, and nothing of it is kept.
+// session that has seen more than the caches have heard of reads by load, and nothing of it is kept; so does a
+// context that carries a transaction, of which nobody else may see anything.
 //
 // Its errors are load's, [ErrNotFound] where a load has said so before, [ErrOverloaded], those of ctx, and that a key is
 // longer than [MaxTarget].
 func (c *Cache[K, V]) Get(ctx context.Context, key K, load func(ctx context.Context) (V, error)) (V, error) {
 	p := c.place(ctx, key)
-	session := causal.FromContext(ctx)
+	session, transaction := causal.Carried(ctx)
+	if transaction != nil {
+		return c.inTransaction(ctx, load)
+	}
 	v := c.s.view.Load()
 	if v == nil {
 		// Redis is away, or there is no relay: coalesced for those who need not have seen anything.

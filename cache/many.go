@@ -29,8 +29,11 @@ func (c *Cache[K, V]) GetMany(ctx context.Context, keys []K, load func(ctx conte
 	if len(keys) > MaxMany {
 		return nil, errors.New("cache: GetMany of more than 1000 keys")
 	}
+	session, transaction := causal.Carried(ctx)
+	if transaction != nil {
+		return c.manyInTransaction(ctx, keys, load)
+	}
 	v := c.s.view.Load()
-	session := causal.FromContext(ctx)
 	var n needs
 	covered := seesAnything(session)
 	if v != nil {

@@ -24,14 +24,15 @@ const (
 	loadedNew // by a load of its own
 	uncovered // from the database, since the session has seen more than the caches have heard of
 	givenOld  // past its time, since loading failed or took long
+	inside    // by the load alone, in a transaction
 	outcomes
 )
 
-var outcomeNames = [outcomes]string{"hit_process", "hit_redis", "joined", "load", "uncovered", "stale"}
+var outcomeNames = [outcomes]string{"hit_process", "hit_redis", "joined", "load", "uncovered", "stale", "transaction"}
 
 // metrics are:
 //
-//	loadline.cache.reads{cache, class, outcome}   keys: hit_process, hit_redis, joined, load, uncovered, stale;
+//	loadline.cache.reads{cache, class, outcome}   keys: hit_process, hit_redis, joined, load, uncovered, stale, transaction;
 //	                                              loads ahead of readers, which have had a hit, are not among them
 //	loadline.cache.load.duration{cache, class, error.type}
 //	loadline.cache.bytes{cache, class}            that this process holds

@@ -222,7 +222,14 @@ func (s *Store) failed(v *view, err error) {
 // this is heard. It returns when Redis has it, or after Timeout: then the relay does it, from the outbox, and until
 // it has, the session reads the database. It does not fail a write that has been committed: the error is for logs.
 // Called with nothing, it says that the session's last write has changed nothing that is cached.
+//
+// With a context that carries a transaction, it is done after the commit, with what others say in that transaction, and
+// returns at once. The session is then given what is cached if each write that has joined the transaction was
+// followed by one call.
 func (s *Store) Invalidate(ctx context.Context, of ...Target) error {
+	if p := s.pending(ctx); p != nil {
+		return p.add(of, true)
+	}
 	mark, err := s.invalidate(ctx, of)
 	if session := causal.FromContext(ctx); session != nil && mark.Number != 0 {
 		session.Acknowledge(mark)

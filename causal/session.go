@@ -134,11 +134,14 @@ type sessionKey struct{}
 
 // WithSession returns a context that carries the session.
 func WithSession(ctx context.Context, s *Session) context.Context {
+	if _, t := Carried(ctx); t != nil {
+		return context.WithValue(ctx, sessionKey{}, &inTransaction{s, t})
+	}
 	return context.WithValue(ctx, sessionKey{}, s)
 }
 
 // FromContext returns the context's session, or nil.
 func FromContext(ctx context.Context) *Session {
-	s, _ := ctx.Value(sessionKey{}).(*Session)
+	s, _ := Carried(ctx)
 	return s
 }

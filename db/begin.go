@@ -36,6 +36,7 @@ func (r *Router) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
 		if outer.readOnly && !readOnly {
 			return nil, &ReadOnlyError{Caller: place()}
 		}
+		outer.part()
 		return outer.Begin(ctx)
 	}
 	begin := "begin"

@@ -46,9 +46,18 @@ func (r *Router) Write(_ context.Context, options ...Option) *Handle {
 	return r.write.with(options)
 }
 
+// joined returns the context's transaction, for a statement.
+func (h *Handle) joined(ctx context.Context) *tx {
+	t := h.r.joined(ctx)
+	if t != nil && h.write {
+		t.part()
+	}
+	return t
+}
+
 // Exec runs a statement and returns its tag.
 func (h *Handle) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	if tx := h.r.joined(ctx); tx != nil {
+	if tx := h.joined(ctx); tx != nil {
 		return tx.Exec(ctx, sql, args...)
 	}
 	if h.write {
@@ -65,7 +74,7 @@ func (h *Handle) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comm
 // Query runs a statement that returns rows. The connection is held until they are
 // closed or read to their end; a write is done when they are.
 func (h *Handle) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	if tx := h.r.joined(ctx); tx != nil {
+	if tx := h.joined(ctx); tx != nil {
 		return tx.Query(ctx, sql, args...)
 	}
 	if h.write {
@@ -85,7 +94,7 @@ func (h *Handle) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 // QueryRow runs a statement that returns one row. Its errors come with Scan, which
 // returns [pgx.ErrNoRows] when there is none.
 func (h *Handle) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	if tx := h.r.joined(ctx); tx != nil {
+	if tx := h.joined(ctx); tx != nil {
 		return tx.QueryRow(ctx, sql, args...)
 	}
 	rows, err := h.Query(ctx, sql, args...)
@@ -95,7 +104,7 @@ func (h *Handle) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row 
 // SendBatch sends statements in one round trip; in a write handle they are one
 // transaction. The results must be closed.
 func (h *Handle) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
-	if tx := h.r.joined(ctx); tx != nil {
+	if tx := h.joined(ctx); tx != nil {
 		return tx.SendBatch(ctx, b)
 	}
 	if h.write {
@@ -106,7 +115,7 @@ func (h *Handle) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 
 // CopyFrom copies rows into a table.
 func (h *Handle) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, source pgx.CopyFromSource) (n int64, err error) {
-	if tx := h.r.joined(ctx); tx != nil {
+	if tx := h.joined(ctx); tx != nil {
 		return tx.CopyFrom(ctx, table, columns, source)
 	}
 	if !h.write {

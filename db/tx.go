@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/loadlinehq/loadline/causal"
 )
 
 // tx is a transaction that a context carries.
@@ -21,6 +23,8 @@ type tx struct {
 	open       []int // savepoints that are neither released nor rolled back
 	ended      bool
 	failed     error // of a function that joined; nothing is committed then
+	depth      int   // of functions that have joined and run
+	carried    *causal.Transaction
 }
 
 // txKey is by router, since a program may have several.
@@ -144,13 +148,30 @@ func (t *tx) run(ctx context.Context, f func(context.Context, pgx.Tx) error, com
 		t.ended = true
 		t.r.abandon(ctx, &t.lease)
 	}()
-	if err := f(context.WithValue(ctx, txKey{t.r}, t), t); err != nil {
+	inner, carried := causal.WithTransaction(context.WithValue(ctx, txKey{t.r}, t))
+	t.carried = carried
+	defer carried.RolledBack() // if nothing else
+	if err := f(inner, t); err != nil {
 		return err
 	}
 	if t.failed != nil {
 		return because(ErrRolledBack, t.failed, "a function that joined the transaction failed")
 	}
-	return commit(ctx)
+	err := commit(ctx)
+	switch {
+	case err == nil:
+		carried.Committed(ctx)
+	case errors.Is(err, ErrOutcomeUnknown):
+		carried.Unknown(ctx)
+	}
+	return err
+}
+
+// part notes a write that is part of the transaction only because there is one.
+func (t *tx) part() {
+	if t.depth == 0 && !t.readOnly && t.carried != nil {
+		t.carried.Part()
+	}
 }
 
 // join runs f in a transaction that somebody else ends.
@@ -159,7 +180,10 @@ func (t *tx) join(ctx context.Context, f func(context.Context, pgx.Tx) error) er
 		return pgx.ErrTxClosed
 	}
 	err := errors.New("it panicked")
+	t.part()
+	t.depth++
 	defer func() {
+		t.depth--
 		if err != nil && t.failed == nil {
 			t.failed = err
 		}
