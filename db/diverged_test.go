@@ -57,18 +57,6 @@ func TestRestartedAhead(t *testing.T) {
 		}
 	}
 	_ = conn.Close(t.Context())
-	const how = "SELECT concat_ws(' ', 'replayed', pg_last_wal_replay_lsn(), 'checkpoint', (SELECT timeline_id FROM pg_control_checkpoint()), 'minimum', (SELECT min_recovery_end_timeline FROM pg_control_recovery()), 'received', (SELECT received_tli FROM pg_stat_wal_receiver))"
-	watch := func(name string, d time.Duration) {
-		last := ""
-		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(3 * time.Millisecond) {
-			if now := admin("replica-2", how); now != last {
-				t.Log(name, now)
-				last = now
-			}
-		}
-	}
-	t.Log("primary", admin("replica-1", "SELECT pg_current_wal_flush_lsn()::text"))
-	watch("before", time.Second)
 	killed := fault(t, s, stack.Fault{Service: "replica-2", Kind: stack.FaultKill})
 	if err := s.RemoveFault(t.Context(), killed); err != nil {
 		t.Fatal(err)
@@ -82,7 +70,7 @@ func TestRestartedAhead(t *testing.T) {
 		t.Log("the session has seen", m.Timeline, m.LSN)
 	}
 	stale := 0
-	for end := time.Now().Add(6 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		var found, replica bool
 		if err := router.Read(ctx).QueryRow(ctx, "SELECT EXISTS (SELECT FROM t WHERE id = 1), pg_is_in_recovery()").Scan(&found, &replica); err != nil {
 			t.Log(err)
@@ -90,7 +78,6 @@ func TestRestartedAhead(t *testing.T) {
 			stale++
 		}
 	}
-	watch("after", time.Second)
 	if stale > 0 {
 		t.Errorf("%d reads did not show their session's write", stale)
 	}
