@@ -24,7 +24,7 @@ build: ## build the command and the example into .bin
 test: servers ## vet and all tests, with -race, against real servers
 	go vet work
 	go test -race -timeout 10m work
-	go test ./internal/model/...
+	go test ./internal/model/... ./bench/caching
 
 check: $(TOOLS) ## format, static analysis, tidy modules
 	@files=$$(git ls-files -co --exclude-standard '*.go' ':!:**/sqlc/*.go') && test -n "$$files" || exit 1; \
@@ -36,7 +36,7 @@ check: $(TOOLS) ## format, static analysis, tidy modules
 check-all: servers check ## check, test, and the slow tests
 	go vet work
 	LOADLINE_SLOW=1 go test -race -timeout 60m -v work
-	LOADLINE_SLOW=1 go test -timeout 90m -v ./internal/model/...
+	LOADLINE_SLOW=1 go test -timeout 90m -v ./internal/model/... ./bench/caching
 	$(MAKE) sqlc
 	@git diff --exit-code -- examples/conduit/postgres/sqlc || { echo "generated code is stale: make sqlc"; exit 1; }
 

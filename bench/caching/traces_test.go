@@ -121,6 +121,9 @@ func TestHitRatios(t *testing.T) {
 	if data == "" {
 		t.Skip("LOADLINE_DATA is not set: the traces are needed")
 	}
+	if raceEnabled {
+		t.Skip("with the race detector otter's own goroutine falls behind, and its choice is another; make test runs it without")
+	}
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "trace\treads\tkeys\troom for\tcache\totter\tLRU\tall kept\t")
@@ -131,9 +134,6 @@ func TestHitRatios(t *testing.T) {
 		reads, err := tr.open(filepath.Join(data, "traces"))
 		if err != nil {
 			t.Fatal(err)
-		}
-		if raceEnabled { // which takes many times as long, and finds what there is in the first ones
-			reads = reads[:min(len(reads), 20_000)]
 		}
 		unique := make(map[uint64]bool)
 		for _, key := range reads {
