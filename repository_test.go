@@ -76,6 +76,21 @@ var forbidden = map[string]map[string]string{
 		"github.com/jackc/pgx": "it knows Redis alone",
 		"github.com/nats-io":   "events are another package's",
 	},
+	"/edge/pgstore": {
+		"testing":                     "it would be linked into every program",
+		module + "/internal":          "an application imports it as it is",
+		module + "/db":                "it declares what it needs of a router",
+		"github.com/redis":            "it knows PostgreSQL alone",
+		"github.com/nats-io":          "events are another package's",
+		"github.com/pressly/goose/v3": "migrations are the command's and the application's",
+	},
+	"/edge/redisstore": {
+		"testing":              "it would be linked into every program",
+		module + "/internal":   "an application imports it as it is",
+		module + "/db":         "it knows Redis alone",
+		"github.com/jackc/pgx": "it knows Redis alone",
+		"github.com/nats-io":   "events are another package's",
+	},
 	"/db": {
 		"testing":                     "it would be linked into every program",
 		module + "/internal":          "an application imports it as it is",

@@ -51,7 +51,7 @@ func Keys(e Errors) func(http.Handler) http.Handler {
 			if values := r.Header.Values(IdempotencyKeyHeader); len(values) > 0 {
 				var err error
 				if key.Text, err = ParseIdempotencyKey(values); err != nil {
-					e.Answer(w, r.WithContext(ctx), &Problem{Status: http.StatusBadRequest, Title: "The Idempotency-Key is not a key", Detail: err.Error()})
+					e.Answer(w, r.WithContext(ctx), badKey(err))
 					return
 				}
 			} else {
@@ -60,6 +60,10 @@ func Keys(e Errors) func(http.Handler) http.Handler {
 			next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, keyKey{}, key)))
 		})
 	}
+}
+
+func badKey(err error) error {
+	return &Problem{Type: problems + "idempotency-key-bad", Status: http.StatusBadRequest, Title: "The Idempotency-Key is not a key", Detail: err.Error()}
 }
 
 // RequestID returns the id that [Keys] has given, or "".

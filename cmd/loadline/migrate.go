@@ -6,6 +6,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/loadlinehq/loadline/edge/pgstore"
 	"github.com/loadlinehq/loadline/inbox"
 	"github.com/loadlinehq/loadline/internal/migrate"
 	"github.com/loadlinehq/loadline/outbox"
@@ -13,7 +14,7 @@ import (
 
 // migrations are those of all packages with tables.
 func migrations() []migrate.Set {
-	return []migrate.Set{{Name: "outbox", Files: outbox.Migrations}, {Name: "inbox", Files: inbox.Migrations}}
+	return []migrate.Set{{Name: "outbox", Files: outbox.Migrations}, {Name: "inbox", Files: inbox.Migrations}, {Name: "idempotency", Files: pgstore.Migrations}}
 }
 
 type migrateCmd struct {
