@@ -29,18 +29,32 @@ type Limiter struct {
 	denied *local // who is refused until when, so that it costs no trip
 	logged atomic.Bool
 
-	decisions metric.Int64Counter
-	by        [5]metric.MeasurementOption
+	decisions    [len(decisions)]atomic.Int64
+	registration metric.Registration
 }
+
+// decisions are the attributes decision and by.
+var decisions = [...][2]string{allowedByRedis: {"allowed", "redis"}, deniedByRedis: {"denied", "redis"}, allowedHere: {"allowed", "local"}, deniedHere: {"denied", "local"}, deniedBefore: {"denied", "cache"}}
+
+const (
+	allowedByRedis = iota
+	deniedByRedis
+	allowedHere
+	deniedHere
+	deniedBefore
+)
 
 // Decision is what became of a request.
 type Decision struct {
 	Allowed bool
 	// RetryAfter is when it would be allowed. 0 where it was.
 	RetryAfter time.Duration
-	// Policies are those that the request was counted by.
-	Policies []PolicyState
+	n          int
+	policies   [maxPolicies]PolicyState
 }
+
+// Policies are those that the request was counted by.
+func (d *Decision) Policies() []PolicyState { return d.policies[:d.n] }
 
 // PolicyState is what one policy says.
 type PolicyState struct {
@@ -52,11 +66,11 @@ type PolicyState struct {
 }
 
 // New checks policies. The metrics are loadline.ratelimit.decisions{decision, by}: allowed or denied, by redis, local, or
-// cache, which is who was refused before.
+// cache, which is who was refused before. Close ends them.
 func New(c Config, policies ...Policy) (*Limiter, error) {
 	c = c.withDefaults()
 	all := make([]Policy, len(policies))
-	var header []string
+	var header, names []string
 	for i, p := range policies {
 		all[i] = p.withDefaults()
 	}
@@ -65,23 +79,33 @@ func New(c Config, policies ...Policy) (*Limiter, error) {
 	}
 	for _, p := range all {
 		header = append(header, fmt.Sprintf("%q;q=%d;w=%d", p.Name, p.Limit, seconds(p.Window.Microseconds())))
+		names = append(names, p.Name)
 	}
 	l := &Limiter{c: c, policies: all, header: strings.Join(header, ", "), began: time.Now(), local: newLocal(c.MaxKeys), denied: newLocal(c.MaxKeys)}
 	if c.Redis != nil {
-		l.shared = newShared(c.Redis, c.Prefix, c.Timeout)
+		l.shared = newShared(c.Redis, c.Prefix, names, c.Timeout)
 	}
 	provider := c.MeterProvider
 	if provider == nil {
 		provider = otel.GetMeterProvider()
 	}
-	var err error
-	l.decisions, err = provider.Meter("github.com/loadlinehq/loadline/edge/ratelimit").Int64Counter("loadline.ratelimit.decisions", metric.WithUnit("{request}"),
-		metric.WithDescription("Requests that were let in, or refused."))
-	for i, by := range [...][2]string{{"allowed", "redis"}, {"denied", "redis"}, {"allowed", "local"}, {"denied", "local"}, {"denied", "cache"}} {
-		l.by[i] = metric.WithAttributeSet(attribute.NewSet(attribute.String("decision", by[0]), attribute.String("by", by[1])))
+	meter := provider.Meter("github.com/loadlinehq/loadline/edge/ratelimit")
+	// Observed and not added to, which allocates.
+	counter, err := meter.Int64ObservableCounter("loadline.ratelimit.decisions", metric.WithUnit("{request}"), metric.WithDescription("Requests that were let in, or refused."))
+	if err != nil {
+		return nil, err
 	}
+	l.registration, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		for i, of := range decisions {
+			o.ObserveInt64(counter, l.decisions[i].Load(), metric.WithAttributes(attribute.String("decision", of[0]), attribute.String("by", of[1])))
+		}
+		return nil
+	}, counter)
 	return l, err
 }
+
+// Close ends the metrics.
+func (l *Limiter) Close() error { return l.registration.Unregister() }
 
 // now is in microseconds, and never goes back.
 func (l *Limiter) now() int64 { return int64(time.Since(l.began)/time.Microsecond) + 1 }
@@ -102,7 +126,7 @@ func (l *Limiter) Take(r *http.Request) Decision {
 			continue
 		}
 		unit := p.interval()
-		cells[n] = cell{key: p.Name + ":" + short(key), cost: unit * int64(min(cost, p.Burst)), ahead: unit * int64(p.Burst), unit: unit}
+		cells[n] = cell{who: who{i, short(key)}, cost: unit * int64(min(cost, p.Burst)), ahead: unit * int64(p.Burst), unit: unit}
 		of[n] = i
 		n++
 	}
@@ -110,9 +134,9 @@ func (l *Limiter) Take(r *http.Request) Decision {
 		return Decision{Allowed: true}
 	}
 	var states [maxPolicies]state
-	d := Decision{Allowed: l.take(r.Context(), cells[:n], states[:n]), Policies: make([]PolicyState, n)}
+	d := Decision{Allowed: l.take(r.Context(), cells[:n], states[:n]), n: n}
 	for i, s := range states[:n] {
-		d.Policies[i] = PolicyState{Name: l.policies[of[i]].Name, Left: s.left, Reset: time.Duration(s.reset) * time.Microsecond, Exceeded: !d.Allowed && s.retry > 0}
+		d.policies[i] = PolicyState{Name: l.policies[of[i]].Name, Left: s.left, Reset: time.Duration(s.reset) * time.Microsecond, Exceeded: !d.Allowed && s.retry > 0}
 		d.RetryAfter = max(d.RetryAfter, time.Duration(s.retry)*time.Microsecond)
 	}
 	return d
@@ -130,11 +154,11 @@ func short(key string) string {
 func (l *Limiter) take(ctx context.Context, cells []cell, states []state) (ok bool) {
 	now := l.now()
 	if l.shared == nil || l.shared.away() {
-		return l.alone(ctx, now, cells, states)
+		return l.alone(now, cells, states)
 	}
 	refused := false
 	for i := range cells {
-		if until := l.denied.until(cells[i].key); until > now {
+		if until := l.denied.until(cells[i].who); until > now {
 			refused = true
 			states[i] = state{retry: until - now, reset: until - now + cells[i].ahead - cells[i].unit}
 		} else {
@@ -142,7 +166,7 @@ func (l *Limiter) take(ctx context.Context, cells []cell, states []state) (ok bo
 		}
 	}
 	if refused {
-		l.decisions.Add(ctx, 1, l.by[4])
+		l.decisions[deniedBefore].Add(1)
 		return false
 	}
 	ok, err := l.shared.take(ctx, cells, states)
@@ -150,36 +174,39 @@ func (l *Limiter) take(ctx context.Context, cells []cell, states []state) (ok bo
 		if l.shared.failures.Load() >= maxFailures && !l.logged.Swap(true) {
 			l.c.Logger.WarnContext(ctx, "ratelimit: Redis is away; each instance counts for itself until it is back", "error", err)
 		}
-		return l.alone(ctx, now, cells, states)
+		return l.alone(now, cells, states)
 	}
 	l.logged.Store(false)
 	if ok {
-		l.decisions.Add(ctx, 1, l.by[0])
+		l.decisions[allowedByRedis].Add(1)
 		return true
 	}
-	l.decisions.Add(ctx, 1, l.by[1])
+	l.decisions[deniedByRedis].Add(1)
 	for i, c := range cells {
 		// What is too much for one may be little enough for another.
 		if states[i].retry > 0 && c.cost == c.unit {
-			l.denied.note(now, c.key, now+states[i].retry)
+			l.denied.note(now, c.who, now+states[i].retry)
 		}
 	}
 	return false
 }
 
-// alone counts in this process, by its share.
-func (l *Limiter) alone(ctx context.Context, now int64, cells []cell, states []state) bool {
-	n := int64(max(1, l.c.Instances()))
-	var mine [maxPolicies]cell
-	for i, c := range cells {
-		burst := max(1, c.ahead/c.unit/n)
-		mine[i] = cell{key: c.key, unit: c.unit * n, cost: c.unit * n * min(burst, c.cost/c.unit), ahead: c.unit * n * burst}
+// alone counts in this process, by its share, which cells are made of.
+func (l *Limiter) alone(now int64, cells []cell, states []state) bool {
+	if n := int64(max(1, l.c.Instances())); n > 1 {
+		for i := range cells {
+			c := &cells[i]
+			burst := max(1, c.ahead/c.unit/n)
+			cost := min(burst, c.cost/c.unit)
+			c.unit *= n
+			c.cost, c.ahead = c.unit*cost, c.unit*burst
+		}
 	}
-	ok := l.local.take(now, mine[:len(cells)], states)
+	ok := l.local.take(now, cells, states)
 	if ok {
-		l.decisions.Add(ctx, 1, l.by[2])
+		l.decisions[allowedHere].Add(1)
 	} else {
-		l.decisions.Add(ctx, 1, l.by[3])
+		l.decisions[deniedHere].Add(1)
 	}
 	return ok
 }
@@ -188,7 +215,7 @@ func (l *Limiter) alone(ctx context.Context, now int64, cells []cell, states []s
 func (l *Limiter) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		d := l.Take(r)
-		if len(d.Policies) > 0 {
+		if d.n > 0 {
 			w.Header().Set("RateLimit-Policy", l.header)
 			w.Header().Set("RateLimit", d.header())
 		}
@@ -203,7 +230,7 @@ func (l *Limiter) Handler(next http.Handler) http.Handler {
 // header is draft-ietf-httpapi-ratelimit-headers-10's RateLimit.
 func (d *Decision) header() string {
 	var b strings.Builder
-	for i, p := range d.Policies {
+	for i, p := range d.Policies() {
 		if i > 0 {
 			b.WriteString(", ")
 		}
@@ -214,7 +241,7 @@ func (d *Decision) header() string {
 
 func (d *Decision) problem() *edge.Problem {
 	var names []string
-	for _, p := range d.Policies {
+	for _, p := range d.Policies() {
 		if p.Exceeded {
 			names = append(names, p.Name)
 		}

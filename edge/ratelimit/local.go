@@ -17,42 +17,52 @@ type local struct {
 	most int // entries of a shard
 	of   [shards]struct {
 		mu sync.Mutex
-		m  map[string]int64 // theoretical arrival times, in microseconds
-		_  [40]byte         // a line of the processor's cache for each
+		m  map[who]*int64 // theoretical arrival times, in microseconds
+		_  [40]byte       // a line of the processor's cache for each
 	}
 }
 
 func newLocal(maxKeys int) *local {
 	l := &local{seed: maphash.MakeSeed(), most: max(1, maxKeys/shards)}
 	for i := range l.of {
-		l.of[i].m = make(map[string]int64)
+		l.of[i].m = make(map[who]*int64)
 	}
 	return l
 }
 
-func (l *local) shard(key string) int { return int(maphash.String(l.seed, key) % shards) }
+func (l *local) shard(of who) int {
+	return int((maphash.String(l.seed, of.key) + uint64(of.policy)) % shards)
+} //nolint:gosec // few
 
 // take lets all cells in or none, and says of each what is left. Now is in microseconds.
 func (l *local) take(now int64, cells []cell, states []state) (ok bool) {
 	if len(cells) == 1 {
-		s := &l.of[l.shard(cells[0].key)]
+		c := &cells[0]
+		s := &l.of[l.shard(c.who)]
 		s.mu.Lock()
-		defer s.mu.Unlock()
-		tat := max(s.m[cells[0].key], now)
-		if ok = tat+cells[0].cost-now <= cells[0].ahead; ok {
-			tat += cells[0].cost
-			l.set(s.m, now, cells[0].key, tat)
-			states[0] = cells[0].after(tat - now)
-		} else {
-			states[0] = cells[0].after(tat - now)
-			states[0].retry = tat + cells[0].cost - now - cells[0].ahead
+		at, tat := s.m[c.who], now
+		if at != nil {
+			tat = max(*at, now)
 		}
+		if ok = tat+c.cost-now <= c.ahead; !ok {
+			states[0] = c.after(tat - now)
+			states[0].retry = tat + c.cost - now - c.ahead
+		} else {
+			tat += c.cost
+			states[0] = c.after(tat - now)
+			if at != nil {
+				*at = tat
+			} else {
+				l.set(s.m, now, c.who, tat)
+			}
+		}
+		s.mu.Unlock()
 		return ok
 	}
 	// All shards at once, in their order, or two requests would each wait for the other's.
 	var locked uint64
 	for i := range cells {
-		locked |= 1 << l.shard(cells[i].key)
+		locked |= 1 << l.shard(cells[i].who)
 	}
 	for i := range l.of {
 		if locked&(1<<i) != 0 {
@@ -62,7 +72,7 @@ func (l *local) take(now int64, cells []cell, states []state) (ok bool) {
 	}
 	ok = true
 	for i, c := range cells {
-		tat := max(l.of[l.shard(c.key)].m[c.key], now)
+		tat := l.tat(now, c.who)
 		if states[i] = c.after(tat - now); tat+c.cost-now > c.ahead {
 			ok, states[i].retry = false, tat+c.cost-now-c.ahead
 		}
@@ -71,24 +81,35 @@ func (l *local) take(now int64, cells []cell, states []state) (ok bool) {
 		return false
 	}
 	for i, c := range cells {
-		m := l.of[l.shard(c.key)].m
-		tat := max(m[c.key], now) + c.cost
-		l.set(m, now, c.key, tat)
+		tat := l.tat(now, c.who) + c.cost
+		l.set(l.of[l.shard(c.who)].m, now, c.who, tat)
 		states[i] = c.after(tat - now)
 	}
 	return true
 }
 
+// tat is from now on. The shard is locked.
+func (l *local) tat(now int64, of who) int64 {
+	if at := l.of[l.shard(of)].m[of]; at != nil {
+		return max(*at, now)
+	}
+	return now
+}
+
 // set keeps a key, and where there is no room makes some: first what is as if it had never been. What is dropped beyond that has
 // its burst back; so many keys at once are an attack, or MaxKeys is too small.
-func (l *local) set(m map[string]int64, now int64, key string, tat int64) {
-	if _, there := m[key]; !there && len(m) >= l.most {
-		looked, oldest, at := 0, "", int64(1<<62)
+func (l *local) set(m map[who]*int64, now int64, key who, tat int64) {
+	if at := m[key]; at != nil {
+		*at = tat
+		return
+	}
+	if len(m) >= l.most {
+		looked, oldest, at := 0, who{}, int64(1<<62)
 		for k, t := range m { // Go begins anywhere
-			if t <= now {
+			if *t <= now {
 				delete(m, k)
-			} else if t < at {
-				oldest, at = k, t
+			} else if *t < at {
+				oldest, at = k, *t
 			}
 			if looked++; looked == sweep {
 				break
@@ -98,18 +119,21 @@ func (l *local) set(m map[string]int64, now int64, key string, tat int64) {
 			delete(m, oldest)
 		}
 	}
-	m[key] = tat
+	m[key] = &tat
 }
 
 // until returns what note has noted of a key.
-func (l *local) until(key string) int64 {
+func (l *local) until(key who) int64 {
 	s := &l.of[l.shard(key)]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.m[key]
+	if at := s.m[key]; at != nil {
+		return *at
+	}
+	return 0
 }
 
-func (l *local) note(now int64, key string, until int64) {
+func (l *local) note(now int64, key who, until int64) {
 	s := &l.of[l.shard(key)]
 	s.mu.Lock()
 	defer s.mu.Unlock()

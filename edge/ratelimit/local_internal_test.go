@@ -18,7 +18,7 @@ func TestLocalKeepsToTheRate(t *testing.T) {
 		burst := rapid.Int64Range(1, 20).Draw(t, "burst")
 		l := newLocal(1000)
 		var states [1]state
-		c := []cell{{key: "k", cost: unit, ahead: burst * unit, unit: unit}}
+		c := []cell{{who: who{key: "k"}, cost: unit, ahead: burst * unit, unit: unit}}
 		var taken []int64
 		now := int64(1_000_000)
 		for _, pause := range rapid.SliceOfN(rapid.Int64Range(0, 3000), 1, 100).Draw(t, "pauses") {
@@ -35,7 +35,8 @@ func TestLocalKeepsToTheRate(t *testing.T) {
 				t.Fatalf("%+v", states[0])
 			}
 			copied := newLocal(1000)
-			copied.of[copied.shard("k")].m["k"] = l.of[l.shard("k")].m["k"]
+			was := *l.of[l.shard(who{key: "k"})].m[who{key: "k"}]
+			copied.of[copied.shard(who{key: "k"})].m[who{key: "k"}] = &was
 			var s [1]state
 			if !copied.take(now+states[0].retry, c, s[:]) {
 				t.Fatalf("not let in after the %d µs that it was told", states[0].retry)
@@ -57,9 +58,9 @@ func TestLocalAllOrNone(t *testing.T) {
 	l := newLocal(1000)
 	var states [2]state
 	for range 3 {
-		l.take(1000, []cell{{key: "a", cost: 10, ahead: 30, unit: 10}}, states[:1])
+		l.take(1000, []cell{{who: who{key: "a"}, cost: 10, ahead: 30, unit: 10}}, states[:1])
 	}
-	both := []cell{{key: "b", cost: 10, ahead: 30, unit: 10}, {key: "a", cost: 10, ahead: 30, unit: 10}}
+	both := []cell{{who: who{key: "b"}, cost: 10, ahead: 30, unit: 10}, {who: who{key: "a"}, cost: 10, ahead: 30, unit: 10}}
 	for range 100 {
 		if l.take(1000, both, states[:]) {
 			t.Fatal("let in by a policy that has none left")
@@ -78,7 +79,7 @@ func TestLocalAllOrNone(t *testing.T) {
 				if g%2 == 0 {
 					a, b = b, a
 				}
-				if l.take(1000, []cell{{key: a, cost: 1, ahead: 100, unit: 1}, {key: b, cost: 1, ahead: 100, unit: 1}}, states[:]) {
+				if l.take(1000, []cell{{who: who{key: a}, cost: 1, ahead: 100, unit: 1}, {who: who{key: b}, cost: 1, ahead: 100, unit: 1}}, states[:]) {
 					let.Add(1)
 				}
 			}
@@ -96,7 +97,7 @@ func TestLocalIsBounded(t *testing.T) {
 	l := newLocal(640)
 	var states [1]state
 	for i := range 100_000 {
-		l.take(int64(1000+i), []cell{{key: fmt.Sprint(i), cost: 1_000_000, ahead: 10_000_000, unit: 1_000_000}}, states[:])
+		l.take(int64(1000+i), []cell{{who: who{key: fmt.Sprint(i)}, cost: 1_000_000, ahead: 10_000_000, unit: 1_000_000}}, states[:])
 	}
 	n := 0
 	for i := range l.of {

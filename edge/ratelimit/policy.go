@@ -33,8 +33,8 @@ const (
 
 	maxLimit  = 1_000_000_000
 	maxWindow = 24 * time.Hour
-	// maxPolicies is as many as one request is looked up for.
-	maxPolicies = 8
+	// maxPolicies is as many as one request is looked up for: address, user, tenant, and one more.
+	maxPolicies = 4
 )
 
 // ByAddress is the key of policies by edge.ClientAddress: of IPv6 the /64, which one client has for himself.
@@ -83,10 +83,16 @@ func (p *Policy) interval() int64 { return int64(p.Window/time.Microsecond) / in
 
 // cell is one policy's question: the interval times the cost, and how far ahead of now a key may be.
 type cell struct {
-	key   string
+	who
 	cost  int64 // microseconds
 	ahead int64
 	unit  int64 // interval
+}
+
+// who is a policy's key.
+type who struct {
+	policy int
+	key    string
 }
 
 // state is what became of a cell: how many are left, and when there is one more, or enough.

@@ -77,13 +77,13 @@ func TestFleet(t *testing.T) {
 		t.Errorf("%d of 800 requests were allowed, want 30", n)
 	}
 	l := newLimiter(t, ratelimit.Config{Redis: clientOf(t, server), Timeout: 10 * time.Second}, policy)
-	if d := l.Take(request("b")); !d.Allowed || d.Policies[0].Left != 29 {
+	if d := l.Take(request("b")); !d.Allowed || d.Policies()[0].Left != 29 {
 		t.Errorf("another user: %+v", d)
 	}
 	if d := l.Take(request("a")); d.Allowed || d.RetryAfter < 58*time.Second || d.RetryAfter > time.Minute {
 		t.Errorf("%+v", d)
 	}
-	if d := l.Take(request("")); !d.Allowed || len(d.Policies) != 0 {
+	if d := l.Take(request("")); !d.Allowed || len(d.Policies()) != 0 {
 		t.Errorf("nobody's request: %+v", d)
 	}
 }
@@ -101,13 +101,13 @@ func TestAllOrNone(t *testing.T) {
 			}
 		}
 		d := l.Take(request("b"))
-		if d.Allowed || d.Policies[0].Exceeded || !d.Policies[1].Exceeded {
+		if d.Allowed || d.Policies()[0].Exceeded || !d.Policies()[1].Exceeded {
 			t.Errorf("%s: %+v", name, d)
 		}
 		one := newLimiter(t, config, ratelimit.Policy{Name: "user", Limit: 100, Window: time.Hour, Key: byHeader})
 		if name == "Redis" {
-			if d := one.Take(request("a")); d.Policies[0].Left != 96 {
-				t.Errorf("%s: after three requests and one there are %d left of 100", name, d.Policies[0].Left)
+			if d := one.Take(request("a")); d.Policies()[0].Left != 96 {
+				t.Errorf("%s: after three requests and one there are %d left of 100", name, d.Policies()[0].Left)
 			}
 		}
 	}
@@ -175,7 +175,7 @@ func TestRedisAway(t *testing.T) {
 			server := stacktest.StartRedis(t)
 			l := newLimiter(t, ratelimit.Config{Redis: clientOf(t, server), Instances: func() int { return 4 }}, ratelimit.Policy{Name: "user", Limit: 40, Window: time.Hour, Key: byHeader})
 			for range 100 { // until it answers in time, on a machine that does other things
-				if d := l.Take(request("warm")); d.Policies[0].Left >= 30 {
+				if d := l.Take(request("warm")); d.Policies()[0].Left >= 30 {
 					break
 				}
 			}
@@ -212,7 +212,7 @@ func TestRedisAway(t *testing.T) {
 			end()
 			limit := time.Now().Add(20 * time.Second)
 			for i := 0; ; i++ {
-				if d := l.Take(request(fmt.Sprint("later", i))); d.Policies[0].Left == 39 { // not 9, which is a share's
+				if d := l.Take(request(fmt.Sprint("later", i))); d.Policies()[0].Left == 39 { // not 9, which is a share's
 					break
 				}
 				if time.Now().After(limit) {

@@ -28,14 +28,15 @@ type shared struct {
 	client  rueidis.Client
 	script  *rueidis.Lua
 	prefix  string
+	names   []string // of policies
 	timeout time.Duration
 
 	failures atomic.Int64
 	probed   atomic.Int64 // when it was looked for last, in nanoseconds of Unix
 }
 
-func newShared(client rueidis.Client, prefix string, timeout time.Duration) *shared {
-	return &shared{client: client, script: rueidis.NewLuaScript("#!lua\n" + takeLua), prefix: prefix, timeout: timeout}
+func newShared(client rueidis.Client, prefix string, names []string, timeout time.Duration) *shared {
+	return &shared{client: client, script: rueidis.NewLuaScript("#!lua\n" + takeLua), prefix: prefix, names: names, timeout: timeout}
 }
 
 // away reports whether Redis is not to be asked; then it is looked for now and then, and nobody waits for that.
@@ -69,7 +70,7 @@ func (s *shared) take(ctx context.Context, cells []cell, states []state) (ok boo
 	}
 	keys, args := make([]string, len(cells)), make([]string, 0, 2*len(cells))
 	for i, c := range cells {
-		keys[i] = s.prefix + c.key
+		keys[i] = s.prefix + s.names[c.policy] + ":" + c.key
 		args = append(args, strconv.FormatInt(c.cost, 10), strconv.FormatInt(c.ahead, 10))
 	}
 	done := make(chan answer, 1)
