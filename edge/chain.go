@@ -73,7 +73,11 @@ func Chain(c ChainConfig) (Middleware, error) {
 	if c.Mux != nil {
 		add(Routes(c.Mux))
 	}
-	add(c.Telemetry)
+	if c.Telemetry != nil {
+		// Once more inside, so that a panic is measured as what it is answered with, and logged with the request's id.
+		add(c.Telemetry)
+		add(Recover(c.Errors))
+	}
 	add(address)
 	add(c.Headers.Handler)
 	if c.CORS != nil {

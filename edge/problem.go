@@ -118,7 +118,7 @@ func (e Errors) Answer(w http.ResponseWriter, r *http.Request, err error) {
 		if log == nil {
 			log = slog.Default()
 		}
-		log.ErrorContext(r.Context(), "edge: a request has failed", "error", err, "method", r.Method, "route", r.Pattern, "status", s)
+		log.ErrorContext(r.Context(), "edge: a request has failed", "error", err, "request_id", RequestID(r.Context()), "method", r.Method, "route", RouteOf(r), "status", s)
 	}
 	if e.Write != nil {
 		e.Write(w, r, p)

@@ -140,7 +140,8 @@ func BenchmarkChain(b *testing.B) {
 	}
 	ours := chain(mux)
 	peer := chi.NewRouter()
-	peer.Use(middleware.RequestID, middleware.RealIP, middleware.Recoverer, middleware.Timeout(10*time.Second)) //nolint:staticcheck // as it is used
+	//lint:ignore SA1019 it is what applications have
+	peer.Use(middleware.RequestID, middleware.RealIP, middleware.Recoverer, middleware.Timeout(10*time.Second))
 	peer.Method(http.MethodGet, "/articles/{slug}", trivial)
 
 	const calls = 2000

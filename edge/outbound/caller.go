@@ -170,7 +170,7 @@ func New(c Config) (*Caller, error) {
 		return nil, err
 	}
 	caller.breaker = circuitbreaker.NewBuilder[*http.Response]().
-		WithFailureRateThreshold(c.Failures, uint(c.Calls), c.Window). //nolint:gosec // checked
+		WithFailureRateThreshold(c.Failures, uint(c.Calls), c.Window).
 		WithSuccessThreshold(probes).WithDelay(c.Open).WithJitterFactor(0.2).Build()
 	caller.next = edge.PassDeadline(c.Next)
 	caller.budget.tokens.Store(reserve)
@@ -346,7 +346,7 @@ func waitOf(r *http.Response) time.Duration {
 	if err != nil {
 		return 0
 	}
-	return time.Duration(seconds) * time.Second //nolint:gosec // 31 bits
+	return time.Duration(seconds) * time.Second
 }
 
 // budget lets repetitions be a share of the calls, whatever fails: each call brings a part of one, and each repetition takes

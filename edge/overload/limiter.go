@@ -96,8 +96,8 @@ func New(c Config) (*Limiter, error) {
 		return nil, err
 	}
 	l := &Limiter{c: c}
-	l.limit = adaptivelimiter.NewBuilder[any]().WithLimits(uint(c.Floor), uint(c.Ceiling), uint(c.Ceiling)). //nolint:gosec // checked
-															WithMaxLimitStabilizationWindow(time.Minute).Build()
+	l.limit = adaptivelimiter.NewBuilder[any]().WithLimits(uint(c.Floor), uint(c.Ceiling), uint(c.Ceiling)).
+		WithMaxLimitStabilizationWindow(time.Minute).Build()
 	provider := c.MeterProvider
 	if provider == nil {
 		provider = otel.GetMeterProvider()

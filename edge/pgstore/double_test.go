@@ -322,7 +322,7 @@ func serve(primary, replica string) error {
 		w.WriteHeader(http.StatusCreated)
 		fmt.Fprintf(w, "order %d", id)
 	}))
-	return http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { //nolint:gosec // a test's
+	return http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handler.ServeHTTP(&dying{w, r.Header.Get("Dies") == "answer"}, r)
 	}))
 }

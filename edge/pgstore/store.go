@@ -182,7 +182,7 @@ func find(ctx context.Context, tx pgx.Tx, a edge.Attempt) (*edge.Answer, error) 
 // lockOf is of 64 bits, so two keys in 2^32 that are used at one time are taken for the same, and one of them waits.
 func lockOf(a edge.Attempt) int64 {
 	sum := sha256.Sum256(append(append([]byte("loadline.idempotency\x00"), a.Scope[:]...), a.Key...))
-	return int64(binary.BigEndian.Uint64(sum[:8])) //nolint:gosec // all bits are good
+	return int64(binary.BigEndian.Uint64(sum[:8]))
 }
 
 func (s *Store) keep(ctx context.Context, tx pgx.Tx, a edge.Attempt, answer *edge.Answer) error {

@@ -32,7 +32,7 @@ func newLocal(maxKeys int) *local {
 
 func (l *local) shard(of who) int {
 	return int((maphash.String(l.seed, of.key) + uint64(of.policy)) % shards)
-} //nolint:gosec // few
+}
 
 // take lets all cells in or none, and says of each what is left. Now is in microseconds.
 func (l *local) take(now int64, cells []cell, states []state) (ok bool) {
