@@ -499,6 +499,49 @@ func TestForkedReplicaIsMadeAnew(t *testing.T) {
 	})
 }
 
+// A replica that has received more than the promoted one, and did not answer then, shows as streaming when it does, and
+// follows never.
+func TestAheadReplicaIsMadeAnew(t *testing.T) {
+	if os.Getenv("LOADLINE_SLOW") == "" {
+		t.Skip("set LOADLINE_SLOW to wait until a replica is given up, for some 40 s")
+	}
+	t.Parallel()
+	s, events := open(t, openDir(t), 2)
+	add := func(f Fault) string {
+		t.Helper()
+		active, err := s.AddFault(t.Context(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return active.ID
+	}
+	add(Fault{Service: "replica-2", Kind: FaultStreamCut})
+	execute(t, SuperuserURL(find(t, s, "primary").Addr), "CREATE TABLE lost AS SELECT repeat('x', 1000) FROM generate_series(1, 1000)")
+	waitFor(t, "replica-1 has it", func() bool {
+		return query[bool](t, SuperuserURL(find(t, s, "replica-1").Addr), "SELECT to_regclass('lost') IS NOT NULL")
+	})
+	paused := add(Fault{Service: "replica-1", Kind: FaultPause})
+	add(Fault{Service: "replica-2", Kind: FaultPromote})
+	if err := s.RemoveFault(t.Context(), paused); err != nil {
+		t.Fatal(err)
+	}
+	execute(t, SuperuserURL(find(t, s, "replica-2").Addr), "CREATE TABLE found ()")
+	told := func() bool {
+		events.mu.Lock()
+		defer events.mu.Unlock()
+		return slices.ContainsFunc(events.all, func(e Event) bool { return e.Service.Name == "replica-1" && strings.Contains(e.Note, "made anew") })
+	}
+	for limit := time.Now().Add(40 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		follows, err := isTrue(t.Context(), s.cluster.server("replica-1"), "SELECT to_regclass('found') IS NOT NULL AND to_regclass('lost') IS NULL")
+		if err == nil && follows && told() {
+			return
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("it follows: %t, %v; somebody was told: %t", follows, err, told())
+		}
+	}
+}
+
 // A restore that was cut short anywhere is finished by the next one, with the data
 // that the server had written last.
 func TestRestoreDisk(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -198,7 +199,41 @@ func (s *Stack) superviseReplica(ctx context.Context, c *child) {
 	lost, err := isTrue(ctx, primary, `SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1 AND wal_status = 'lost')`, slotName(server.name))
 	if err == nil && lost {
 		s.tryRebuild(ctx, c, "was away for longer than the primary keeps its WAL")
+		return
 	}
+	if s.cluster.isCut(server.name) {
+		return // it may catch up, or be ahead, when it has a stream
+	}
+	if diverged, err := diverged(ctx, primary, server); err == nil && diverged {
+		s.tryRebuild(ctx, c, "had come further than the new primary")
+	}
+}
+
+// diverged reports whether a replica has replayed WAL that the primary's timeline has not: it was away during
+// the promotion, or had not replayed yet what it had. It follows never, and shows as streaming in between. One that
+// is past the fork on the primary's timeline has a file of that.
+func diverged(ctx context.Context, primary, replica pgServer) (bool, error) {
+	conn, err := primary.connect(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer closeSoon(conn)
+	ctx, cancel := context.WithTimeout(ctx, connectPatience)
+	defer cancel()
+	var timeline, history string
+	// The name of a file of WAL begins with its timeline; pg_control_checkpoint has it minutes later.
+	err = conn.QueryRow(ctx, `SELECT t, coalesce(pg_read_file('pg_wal/' || t || '.history', 0, 1 << 20, true), '') FROM left(pg_walfile_name(pg_current_wal_lsn()), 8) t`).Scan(&timeline, &history)
+	if err != nil {
+		return false, err
+	}
+	// Its last line is where this timeline began: the old one, the position, a reason.
+	lines := strings.Split(strings.TrimSpace(history), "\n")
+	fields := strings.Fields(lines[len(lines)-1])
+	if len(fields) < 2 {
+		return false, nil // the first timeline has none
+	}
+	return isTrue(ctx, replica, `SELECT pg_last_wal_replay_lsn() > $1::pg_lsn AND NOT EXISTS (SELECT FROM pg_ls_waldir() WHERE name ~ $2)`,
+		fields[1], "^"+timeline+"[0-9A-F]{16}$")
 }
 
 func (s *Stack) tryRebuild(ctx context.Context, c *child, why string) {
