@@ -29,6 +29,7 @@ func (s *suite) testAdditions(t *testing.T) {
 	t.Run("notifications", s.testNotifications)
 	t.Run("views", s.testViews)
 	t.Run("popular tags", s.testPopularTags)
+	t.Run("keys", s.testKeys)
 }
 
 // more is a call of what additions.yml has.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/loadlinehq/loadline/causal"
+	"github.com/loadlinehq/loadline/edge"
 	"github.com/loadlinehq/loadline/examples/conduit"
 	"github.com/loadlinehq/loadline/examples/conduit/auth"
 )
@@ -48,7 +49,7 @@ type Store interface {
 	PopularTags(ctx context.Context, since time.Time, name string, limit int) ([]conduit.PopularTag, error)
 }
 
-// Config holds what the API is made of. All fields but Sessions are required.
+// Config holds what the API is made of. All fields but Sessions and Idempotency are required.
 type Config struct {
 	Store       Store
 	Passwords   *auth.Hasher
@@ -58,6 +59,8 @@ type Config struct {
 	CORSOrigins []string // of browser front ends; "*" allows all
 	// Viewed has a view of an article counted.
 	Viewed func(ctx context.Context, article int64) error
+	// Idempotency keeps the answers to POSTs with an Idempotency-Key. Without it a key means nothing.
+	Idempotency edge.IdempotencyStore
 	// Sessions give each request what its client has seen, so that a Store with
 	// replicas does not show it the past. Their principal is Principal.
 	Sessions *causal.HTTP
@@ -72,7 +75,7 @@ type api struct {
 }
 
 // New returns the handler of the whole server: the API and the health checks.
-func New(c Config) http.Handler {
+func New(c Config) (http.Handler, error) {
 	a := &api{store: c.Store, passwords: c.Passwords, tokens: c.Tokens, viewed: c.Viewed, log: c.Logger}
 
 	mux := http.NewServeMux()
@@ -111,7 +114,11 @@ func New(c Config) http.Handler {
 	} {
 		mux.Handle(pattern, a.handle(m))
 	}
-	return a.middleware(c.CORSOrigins, c.Sessions, cleanPath(mux, a.handle(nil)))
+	chain, err := a.middleware(c, mux)
+	if err != nil {
+		return nil, err
+	}
+	return chain(cleanPath(mux, a.handle(nil))), nil
 }
 
 // cleanPath keeps ServeMux from answering an address such as //api/tags with a

@@ -116,21 +116,25 @@ func newServer(t *testing.T, store httpapi.Store) server {
 		}
 		return nil
 	})
+	handler, err := httpapi.New(httpapi.Config{
+		Store:       store,
+		Passwords:   auth.NewHasher(),
+		Tokens:      tokens,
+		Health:      health,
+		Logger:      slog.New(slog.NewTextHandler(&log, nil)),
+		CORSOrigins: []string{"*"},
+		Sessions:    sessions,
+		Viewed:      func(context.Context, int64) error { return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return server{
-		handler: httpapi.New(httpapi.Config{
-			Store:       store,
-			Passwords:   auth.NewHasher(),
-			Tokens:      tokens,
-			Health:      health,
-			Logger:      slog.New(slog.NewTextHandler(&log, nil)),
-			CORSOrigins: []string{"*"},
-			Sessions:    sessions,
-			Viewed:      func(context.Context, int64) error { return nil },
-		}),
-		token:  "Token " + token,
-		log:    &log,
-		health: health,
-		tokens: memory,
+		handler: handler,
+		token:   "Token " + token,
+		log:     &log,
+		health:  health,
+		tokens:  memory,
 	}
 }
 

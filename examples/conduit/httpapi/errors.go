@@ -5,7 +5,10 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
+	"time"
 
+	"github.com/loadlinehq/loadline/edge"
 	"github.com/loadlinehq/loadline/examples/conduit"
 	"github.com/loadlinehq/loadline/examples/conduit/auth"
 )
@@ -30,6 +33,23 @@ type problems struct {
 
 func problem(field, message string) problems {
 	return problems{map[string][]string{field: {message}}}
+}
+
+// writeProblem answers, in the contract's shape, what the edge refuses.
+func (a *api) writeProblem(w http.ResponseWriter, _ *http.Request, p *edge.Problem) {
+	if p.After > 0 {
+		w.Header().Set("Retry-After", strconv.FormatInt(int64((p.After+time.Second-1)/time.Second), 10))
+	}
+	switch {
+	case p.Status == statusClientGone:
+		w.WriteHeader(statusClientGone)
+	case p.HTTPStatus() == http.StatusServiceUnavailable:
+		writeJSON(w, p.Status, problem("server", "is unavailable, try again later"))
+	case p.HTTPStatus() >= http.StatusInternalServerError:
+		writeJSON(w, p.HTTPStatus(), problem("server", "has failed"))
+	default:
+		writeJSON(w, p.Status, problem("request", p.Error()))
+	}
 }
 
 // writeError answers with an error. It logs those that are not the client's.
@@ -67,8 +87,8 @@ func (a *api) writeError(w http.ResponseWriter, r *http.Request, err error) {
 
 func (a *api) logError(r *http.Request, message string, err error) {
 	a.log.ErrorContext(r.Context(), message,
-		slog.String("request_id", infoOf(r.Context()).id),
-		slog.String("route", infoOf(r.Context()).route),
+		slog.String("request_id", edge.RequestID(r.Context())),
+		slog.String("route", edge.RouteOf(r)),
 		slog.Any("error", err))
 }
 

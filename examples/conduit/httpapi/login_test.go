@@ -64,10 +64,13 @@ func TestLoginOverOtherSession(t *testing.T) {
 	tokens, _ := auth.NewTokens(strings.Repeat("s", auth.MinSecretBytes))
 	other, _ := tokens.Issue(42)
 	data := &lagging{}
-	handler := httpapi.New(httpapi.Config{
+	handler, err := httpapi.New(httpapi.Config{
 		Store: data, Passwords: auth.NewHasher(), Tokens: tokens,
 		Health: httpapi.NewHealth(func(context.Context) error { return nil }), Logger: slog.New(slog.DiscardHandler), Sessions: sessions, Viewed: func(context.Context, int64) error { return nil },
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	post := func(path, authorization, causalToken, body string) *httptest.ResponseRecorder {
 		r := httptest.NewRequestWithContext(t.Context(), "POST", path, strings.NewReader(body))
 		if authorization != "" {

@@ -25,7 +25,6 @@ func (a *api) handle(m methods) http.Handler {
 	allow := strings.Join(append(allowed, "OPTIONS"), ", ")
 
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		infoOf(r.Context()).route = r.Pattern
 		if len(m) == 0 {
 			a.writeError(w, r, errNoRoute)
 			return

@@ -64,7 +64,7 @@ func TestRequestIDIsFitForTheLog(t *testing.T) {
 		r.Header.Set("X-Request-ID", id)
 		w := httptest.NewRecorder()
 		s.handler.ServeHTTP(w, r)
-		if got := w.Header().Get("X-Request-Id"); len(got) != 26 {
+		if got := w.Header().Get("X-Request-Id"); len(got) != 36 {
 			t.Errorf("the id %q became %q", id, got)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/events"
 	"github.com/loadlinehq/loadline/events/natsjs"
 	"github.com/loadlinehq/loadline/examples/conduit"
@@ -100,14 +101,24 @@ type waking struct {
 }
 
 func (w waking) InTx(ctx context.Context, fn func(context.Context) error) error {
+	_, outer := causal.Carried(ctx)
 	err := w.DB.InTx(ctx, fn)
-	if err == nil {
-		select {
-		case w.mesh.wake <- struct{}{}:
-		default:
-		}
+	if err == nil && (outer == nil || outer.After(w.mesh, func() causal.AfterCommit { return committed{w.mesh} }) == nil) {
+		w.mesh.wakeRelay()
 	}
 	return err
+}
+
+// committed wakes the relay when the transaction that another has joined is committed.
+type committed struct{ mesh *Mesh }
+
+func (c committed) Committed(context.Context, int) { c.mesh.wakeRelay() }
+
+func (m *Mesh) wakeRelay() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
 }
 
 // Run relays and handles events until ctx is done, and then what is under way. A broker

@@ -12,6 +12,8 @@ import (
 
 	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/causal/redisstore"
+	"github.com/loadlinehq/loadline/edge"
+	"github.com/loadlinehq/loadline/edge/pgstore"
 	"github.com/loadlinehq/loadline/events/natsjs"
 	"github.com/loadlinehq/loadline/examples/conduit/caching"
 	"github.com/loadlinehq/loadline/examples/conduit/httpapi"
@@ -24,8 +26,10 @@ type backend struct {
 	store    httpapi.Store
 	viewed   func(ctx context.Context, article int64) error
 	sessions *causal.HTTP // nil where there is one server
-	ping     func(context.Context) error
-	close    func()
+	// idempotency keeps answers in the transactions of their effects; nil: not at all.
+	idempotency edge.IdempotencyStore
+	ping        func(context.Context) error
+	close       func()
 }
 
 func openMonolith(ctx context.Context, s settings, _ *slog.Logger) (backend, error) {
@@ -87,6 +91,14 @@ func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, e
 	}
 
 	closers = append(closers, runUntilClosed(ctx, log, "the database is not watched", db.Run))
+
+	answers, err := pgstore.New(db.Router(), pgstore.Config{Logger: log})
+	if err != nil {
+		b.close()
+		return backend{}, err
+	}
+	b.idempotency = answers
+	closers = append(closers, runUntilClosed(ctx, log, "answers that have expired are not deleted", answers.Run))
 
 	if s.NATS.URL == "" {
 		return b, nil

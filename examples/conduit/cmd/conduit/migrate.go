@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/loadlinehq/loadline/edge/pgstore"
 	"github.com/loadlinehq/loadline/examples/conduit/postgres"
 	"github.com/loadlinehq/loadline/inbox"
 	"github.com/loadlinehq/loadline/internal/migrate"
@@ -22,7 +23,7 @@ func (c *migrateCmd) Run(ctx context.Context, app *commands) error {
 	if err != nil {
 		return err
 	}
-	of, err := migrate.Up(ctx, url, migrate.Set{Name: "outbox", Files: outbox.Migrations}, migrate.Set{Name: "inbox", Files: inbox.Migrations})
+	of, err := migrate.Up(ctx, url, migrate.Set{Name: "outbox", Files: outbox.Migrations}, migrate.Set{Name: "inbox", Files: inbox.Migrations}, migrate.Set{Name: "idempotency", Files: pgstore.Migrations})
 	applied = append(applied, of...)
 	if err != nil {
 		return err

@@ -87,17 +87,22 @@ func serve(ctx context.Context, s settings, arm string) error {
 	defer backend.close()
 
 	health := httpapi.NewHealth(backend.ping)
+	handler, err := httpapi.New(httpapi.Config{
+		Store:       backend.store,
+		Viewed:      backend.viewed,
+		Passwords:   auth.NewHasher(),
+		Tokens:      tokens,
+		Health:      health,
+		Logger:      log,
+		CORSOrigins: s.HTTP.CORSOrigins,
+		Sessions:    backend.sessions,
+		Idempotency: backend.idempotency,
+	})
+	if err != nil {
+		return err
+	}
 	server := &http.Server{
-		Handler: httpapi.New(httpapi.Config{
-			Store:       backend.store,
-			Viewed:      backend.viewed,
-			Passwords:   auth.NewHasher(),
-			Tokens:      tokens,
-			Health:      health,
-			Logger:      log,
-			CORSOrigins: s.HTTP.CORSOrigins,
-			Sessions:    backend.sessions,
-		}),
+		Handler:           handler,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
