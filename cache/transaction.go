@@ -41,9 +41,11 @@ func direct[V any](ctx context.Context, load func(context.Context) (V, error)) (
 
 // pending is what a transaction will have invalidated.
 type pending struct {
-	s *Store
+	s           *Store
+	transaction *causal.Transaction
 
 	mu      sync.Mutex
+	parts   int // writes that were spoken for
 	targets []Target
 	told    int  // calls that named all that a write has changed
 	partly  bool // there was one that did not
@@ -55,7 +57,7 @@ func (s *Store) pending(ctx context.Context) *pending {
 	if transaction == nil {
 		return nil
 	}
-	p, _ := transaction.After(s, func() causal.AfterCommit { return &pending{s: s} }).(*pending)
+	p, _ := transaction.After(s, func() causal.AfterCommit { return &pending{s: s, transaction: transaction} }).(*pending)
 	return p
 }
 
@@ -69,9 +71,12 @@ func (p *pending) add(of []Target, all bool) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.targets = append(p.targets, of...)
-	if p.told++; !all {
+	parts := p.transaction.Parts()
+	// Each call is for the write before it. The statements of the transaction's own function are one, without a part.
+	if !all || parts != p.parts+1 && (parts > 0 || p.told > 0) {
 		p.partly = true
 	}
+	p.parts, p.told = parts, p.told+1
 	return nil
 }
 

@@ -125,6 +125,7 @@ func TestSessionOfTransaction(t *testing.T) {
 		"statements of its own":            {0, []func(context.Context) error{whole}, true},
 		"two writes":                       {2, []func(context.Context) error{whole, nothing}, true},
 		"one of two writes":                {2, []func(context.Context) error{whole}, false},
+		"one write, said twice":            {1, []func(context.Context) error{whole, whole}, false},
 		"a part of a write":                {1, []func(context.Context) error{part}, false},
 		"a part, and all":                  {2, []func(context.Context) error{part, whole}, false},
 		"nobody knows whether it has been": {-1, []func(context.Context) error{whole}, false},
@@ -133,12 +134,14 @@ func TestSessionOfTransaction(t *testing.T) {
 		outer := causal.WithSession(t.Context(), session)
 		ctx, transaction := causal.WithTransaction(outer)
 		before := loads()
-		for range test.parts {
-			transaction.Part()
-		}
-		for _, call := range test.calls {
-			if err := call(ctx); err != nil {
-				t.Error(err)
+		for i := range max(test.parts, len(test.calls)) {
+			if i < test.parts {
+				transaction.Part()
+			}
+			if i < len(test.calls) {
+				if err := test.calls[i](ctx); err != nil {
+					t.Error(err)
+				}
 			}
 		}
 		if loads() != before {

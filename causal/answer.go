@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 )
 
 // Unwrap is for [http.ResponseController].
@@ -76,8 +77,9 @@ func (a *answer) tell() {
 		http.SetCookie(a.ResponseWriter, cookie)
 	}
 	// A shared cache would give one client's token to all.
-	if header.Get("Cache-Control") == "" {
+	if said := header.Get("Cache-Control"); !strings.Contains(said, "private") && !strings.Contains(said, "no-store") {
 		header.Set("Cache-Control", "private")
+		header.Del("CDN-Cache-Control")
 	}
 }
 

@@ -77,6 +77,13 @@ func (t *Transaction) Part() {
 	}
 }
 
+// Parts returns how many there are so far; see [Transaction.Part].
+func (t *Transaction) Parts() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.parts
+}
+
 // Committed tells all that waits, for who has committed.
 func (t *Transaction) Committed(ctx context.Context) {
 	after := t.end()

@@ -142,22 +142,12 @@ func (r *Router) beginRead(ctx context.Context, begin string, o *callOptions) (*
 	}
 }
 
-// run gives the connection back whatever f does.
+// run gives the connection back whatever f does, before others are told of the commit, who may take their time.
 func (t *tx) run(ctx context.Context, f func(context.Context, pgx.Tx) error, commit func(context.Context) error) error {
-	defer func() {
-		t.ended = true
-		t.r.abandon(ctx, &t.lease)
-	}()
 	inner, carried := causal.WithTransaction(context.WithValue(ctx, txKey{t.r}, t))
 	t.carried = carried
 	defer carried.RolledBack() // if nothing else
-	if err := f(inner, t); err != nil {
-		return err
-	}
-	if t.failed != nil {
-		return because(ErrRolledBack, t.failed, "a function that joined the transaction failed")
-	}
-	err := commit(ctx)
+	err := t.runInner(inner, ctx, f, commit)
 	switch {
 	case err == nil:
 		carried.Committed(ctx)
@@ -165,6 +155,20 @@ func (t *tx) run(ctx context.Context, f func(context.Context, pgx.Tx) error, com
 		carried.Unknown(ctx)
 	}
 	return err
+}
+
+func (t *tx) runInner(inner, outer context.Context, f func(context.Context, pgx.Tx) error, commit func(context.Context) error) error {
+	defer func() {
+		t.ended = true
+		t.r.abandon(outer, &t.lease)
+	}()
+	if err := f(inner, t); err != nil {
+		return err
+	}
+	if t.failed != nil {
+		return because(ErrRolledBack, t.failed, "a function that joined the transaction failed")
+	}
+	return commit(outer)
 }
 
 // part notes a write that is part of the transaction only because there is one.

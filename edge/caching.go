@@ -1,12 +1,14 @@
 package edge
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -175,6 +177,8 @@ func (p CachePolicy) set(r *http.Request, h http.Header) {
 		addVary(h, "Cookie")
 		return
 	case p.Browser > 0:
+		addVary(h, "Authorization") // two may use one browser, one after the other
+		addVary(h, "Cookie")
 		h.Set("Cache-Control", fmt.Sprintf("private, max-age=%d%s", seconds(p.Browser), p.immutable()))
 	case p.Validate:
 		h.Set("Cache-Control", "private, no-cache")
@@ -214,10 +218,15 @@ type cached struct {
 	status int          // 0: not begun
 	held   bytes.Buffer // for the ETag
 	holds  bool
+	spoilt bool // the handler has said 200, and then something else
 	empty  bool // what is written is not sent: it is a 304
 }
 
 func (c *cached) WriteHeader(status int) {
+	if c.holds && status >= 200 {
+		c.spoilt = true // as net/http, it goes on with the first; but nobody is to keep it
+		return
+	}
 	if status < 200 && status != http.StatusSwitchingProtocols || c.status != 0 {
 		c.ResponseWriter.WriteHeader(status)
 		return
@@ -244,6 +253,9 @@ func (c *cached) WriteHeader(status int) {
 // begin sends the header, or that the client has it.
 func (c *cached) begin() {
 	h := c.Header()
+	if c.spoilt || strings.HasPrefix(h.Get("Cache-Control"), "public") && personal(c.r, h) { // it may have become somebody's
+		noStore(h)
+	}
 	if etag := h.Get("ETag"); etag != "" && matches(c.r.Header["If-None-Match"], etag) {
 		for _, name := range []string{"Content-Type", "Content-Length", "Content-Encoding", "Last-Modified"} {
 			h.Del(name) // RFC 9110, section 15.4.5
@@ -301,15 +313,45 @@ func (c *cached) FlushError() error {
 	return http.NewResponseController(c.ResponseWriter).Flush()
 }
 
+// Flush is http.Flusher's, which some libraries ask for.
+func (c *cached) Flush() { _ = c.FlushError() }
+
+// Hijack is http.ResponseController's.
+func (c *cached) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(c.ResponseWriter).Hijack()
+	if err == nil {
+		c.status = http.StatusSwitchingProtocols // there is no answer to be ended
+	}
+	return conn, rw, err
+}
+
 // Unwrap is for http.ResponseController.
 func (c *cached) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// end is after the handler, unless it has panicked.
+// noStore takes back what caches were told.
+func noStore(h http.Header) {
+	for _, name := range []string{"CDN-Cache-Control", "Surrogate-Key", "Cache-Tag", "ETag"} {
+		h.Del(name)
+	}
+	h.Set("Cache-Control", "private, no-store")
+}
+
+// end is after the handler, unless it has panicked. One that has given up has not said 200, which Deadline knows, and
+// what it has said is not whole.
 func (c *cached) end() {
+	gaveUp := c.r.Context().Err() != nil
 	if c.status == 0 {
+		if gaveUp {
+			return
+		}
 		c.WriteHeader(http.StatusOK)
 	}
 	if !c.holds {
+		return
+	}
+	if gaveUp || c.spoilt {
+		c.spoilt = true
+		_ = c.release()
 		return
 	}
 	sum := sha256.Sum256(c.held.Bytes())

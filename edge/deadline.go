@@ -17,6 +17,8 @@ const (
 	DefaultDeadline = 10 * time.Second
 	// transit is what is left for an answer to come back.
 	transit = 5 * time.Millisecond
+	// readSlack has a request end by its context, if it can, and not as if its client had gone.
+	readSlack = time.Second
 )
 
 // DeadlineConfig has a usable zero value: ten seconds for all.
@@ -33,7 +35,7 @@ type DeadlineConfig struct {
 	Errors Errors
 }
 
-// Deadline gives each request's context a deadline. Where a handler returns after it without an answer, the answer is 504.
+// Deadline gives each request's context a deadline, and reading its body one a second later. Where a handler returns after it without an answer, the answer is 504.
 // A request whose caller does not wait any more is answered so at once.
 func Deadline(c DeadlineConfig) func(http.Handler) http.Handler {
 	if c.Default == 0 {
@@ -61,6 +63,8 @@ func Deadline(c DeadlineConfig) func(http.Handler) http.Handler {
 			}
 			ctx, cancel := context.WithTimeoutCause(r.Context(), limit, fmt.Errorf("edge: the request has taken longer than %v: %w", limit, context.DeadlineExceeded))
 			defer cancel()
+			// A body that comes a byte at a time must not outlast it: reading knows nothing of the context.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(limit + readSlack)) // where that is supported
 			b := &begun{ResponseWriter: w}
 			r = r.WithContext(ctx)
 			next.ServeHTTP(b, r)

@@ -54,7 +54,7 @@ func (s SecurityHeaders) Handler(next http.Handler) http.Handler {
 	}
 	set["Referrer-Policy"] = []string{s.ReferrerPolicy}
 	if s.HSTS > 0 {
-		set["Strict-Transport-Security"] = []string{fmt.Sprintf("max-age=%d; includeSubDomains", int64(s.HSTS/time.Second))}
+		set["Strict-Transport-Security"] = []string{fmt.Sprintf("max-age=%d", int64(s.HSTS/time.Second))}
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()

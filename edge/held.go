@@ -24,8 +24,7 @@ func (h *held) Header() http.Header { return h.header }
 
 func (h *held) WriteHeader(status int) {
 	switch {
-	case status >= 100 && status < 200 && status != http.StatusSwitchingProtocols:
-		h.ResponseWriter.WriteHeader(status) // hints are not the answer
+	case status >= 100 && status < 200 && status != http.StatusSwitchingProtocols: // hints come too late with the answer
 	case h.status == 0:
 		h.status = status
 	}

@@ -78,10 +78,10 @@ type Answer struct {
 func (a *Answer) Failed() bool { return a.Status >= http.StatusInternalServerError }
 
 // Kept reports whether a repetition is given this answer. It is not where it may be another when the client has done
-// something about it, or has waited.
+// something about it, or has waited, nor where there was nothing to be done.
 func (a *Answer) Kept() bool {
 	switch a.Status {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusConflict, http.StatusTooEarly, http.StatusTooManyRequests:
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusRequestTimeout, statusClientClosed, http.StatusConflict, http.StatusTooEarly, http.StatusTooManyRequests:
 		return false
 	}
 	return !a.Failed()
@@ -249,7 +249,7 @@ func (i *idempotency) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return i.answer(ctx, held)
 	})
 	switch {
-	case errors.Is(err, ErrStoreAway) && !i.c.Required(r):
+	case errors.Is(err, ErrStoreAway) && !i.c.Required(r) && r.Context().Err() == nil:
 		i.count(r.Context(), "store_away")
 		i.next.ServeHTTP(w, again(r.Context()))
 	case err != nil:

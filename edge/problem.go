@@ -83,12 +83,9 @@ func WriteProblem(w http.ResponseWriter, p *Problem) {
 		body, _ = json.Marshal(&short) // texts and a number
 	}
 	h := w.Header()
-	for _, name := range []string{"Content-Encoding", "Content-Length", "Content-Range", "Content-Language", "ETag", "Last-Modified", "Cache-Control", "CDN-Cache-Control"} {
-		h.Del(name)
-	}
+	strip(h)
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-store")
 	if p.After > 0 {
 		h.Set("Retry-After", strconv.FormatInt(int64((p.After+time.Second-1)/time.Second), 10))
 	}
@@ -121,10 +118,19 @@ func (e Errors) Answer(w http.ResponseWriter, r *http.Request, err error) {
 		log.ErrorContext(r.Context(), "edge: a request has failed", "error", err, "request_id", RequestID(r.Context()), "method", r.Method, "route", RouteOf(r), "status", s)
 	}
 	if e.Write != nil {
+		strip(w.Header())
 		e.Write(w, r, p)
 		return
 	}
 	WriteProblem(w, p)
+}
+
+// strip takes out of a header what was said of another body, and that it may be kept.
+func strip(h http.Header) {
+	for _, name := range []string{"Content-Encoding", "Content-Length", "Content-Range", "Content-Language", "ETag", "Last-Modified", "CDN-Cache-Control", "Surrogate-Key", "Cache-Tag"} {
+		h.Del(name)
+	}
+	h.Set("Cache-Control", "no-store")
 }
 
 const statusClientClosed = 499

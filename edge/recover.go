@@ -69,6 +69,9 @@ func (b *begun) FlushError() error {
 	return err
 }
 
+// Flush is http.Flusher's, which some libraries ask for.
+func (b *begun) Flush() { _ = b.FlushError() }
+
 // Hijack is http.ResponseController's: the connection is another's, and no answer can follow.
 func (b *begun) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(b.ResponseWriter).Hijack()

@@ -36,7 +36,10 @@ const (
 	// probes must succeed before the service is asked by all again.
 	probes = 3
 	// maxDrain is how much of an answer that is not used is read, so that its connection can be.
-	maxDrain = 4 << 10
+	maxDrain   = 4 << 10
+	drainLimit = 20 * time.Millisecond
+	// transit is what is left for an answer to come back.
+	transit = 5 * time.Millisecond
 )
 
 // Config needs a Name.
@@ -114,7 +117,6 @@ func mayRepeat(r *http.Request) bool {
 // Caller is an http.RoundTripper. It may be used by several goroutines.
 type Caller struct {
 	c              Config
-	next           http.RoundTripper
 	budget         budget
 	breaker        circuitbreaker.CircuitBreaker[*http.Response]
 	calls, retries metric.Int64Counter
@@ -157,7 +159,7 @@ func (e *TimeoutError) Timeout() bool { return true }
 // Unwrap makes it a context.DeadlineExceeded.
 func (e *TimeoutError) Unwrap() error { return context.DeadlineExceeded }
 
-// New returns a caller. The metrics are loadline.outbound.calls{service, outcome}, ok, failed, timeout, open or fallback;
+// New returns a caller. The metrics are loadline.outbound.calls{service, outcome}, ok, failed, timeout, open, fallback or given_up;
 // loadline.outbound.retries{service}; and loadline.outbound.breaker{service}, 0 closed, 1 trying, 2 open. Close
 // ends them.
 func New(c Config) (*Caller, error) {
@@ -172,7 +174,6 @@ func New(c Config) (*Caller, error) {
 	caller.breaker = circuitbreaker.NewBuilder[*http.Response]().
 		WithFailureRateThreshold(c.Failures, uint(c.Calls), c.Window).
 		WithSuccessThreshold(probes).WithDelay(c.Open).WithJitterFactor(0.2).Build()
-	caller.next = edge.PassDeadline(c.Next)
 	caller.budget.tokens.Store(reserve)
 	return caller, nil
 }
@@ -210,7 +211,10 @@ func (c *Caller) Close() error { return c.registration.Unregister() }
 func (c *Caller) RoundTrip(r *http.Request) (*http.Response, error) {
 	answer, err := c.repeat(r)
 	outcome := "ok"
-	if failed(answer, err) {
+	switch {
+	case r.Context().Err() != nil && err != nil:
+		outcome = "given_up"
+	case failed(answer, err):
 		outcome = "failed"
 	}
 	if _, ok := errors.AsType[*OpenError](err); ok {
@@ -218,7 +222,7 @@ func (c *Caller) RoundTrip(r *http.Request) (*http.Response, error) {
 	} else if _, ok := errors.AsType[*TimeoutError](err); ok {
 		outcome = "timeout"
 	}
-	if c.c.Fallback != nil && outcome != "ok" {
+	if c.c.Fallback != nil && outcome != "ok" && outcome != "given_up" {
 		cause := err
 		if cause == nil {
 			cause = fmt.Errorf("outbound: %s has answered %s", c.c.Name, answer.Status)
@@ -238,7 +242,8 @@ func (c *Caller) repeat(r *http.Request) (*http.Response, error) {
 	mayRepeat := c.c.Retryable(r) && (r.Body == nil || r.Body == http.NoBody || r.GetBody != nil)
 	for try := 0; ; try++ {
 		answer, err := c.attempt(r)
-		if !mayRepeat || try >= c.c.Retries || !worthAnother(answer, err) || r.Context().Err() != nil {
+		_, open := errors.AsType[*OpenError](err)
+		if open || !mayRepeat || try >= c.c.Retries || !worthAnother(answer, err) || r.Context().Err() != nil {
 			return answer, err
 		}
 		wait := waitOf(answer)
@@ -271,6 +276,15 @@ func (c *Caller) repeat(r *http.Request) (*http.Response, error) {
 
 // attempt makes a call, if the service is asked at all.
 func (c *Caller) attempt(r *http.Request) (*http.Response, error) {
+	waits := c.c.Timeout
+	if deadline, ok := r.Context().Deadline(); ok {
+		if waits = min(waits, time.Until(deadline)); waits < 2*transit { // which is not the service's fault
+			if r.Body != nil {
+				r.Body.Close() // as RoundTripper must
+			}
+			return nil, fmt.Errorf("outbound: there is no time left to call %s: %w", c.c.Name, context.DeadlineExceeded)
+		}
+	}
 	if !c.breaker.TryAcquirePermit() {
 		if r.Body != nil {
 			r.Body.Close() // as RoundTripper must
@@ -280,12 +294,19 @@ func (c *Caller) attempt(r *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	late := &TimeoutError{c.c.Name, c.c.Timeout}
 	timer := time.AfterFunc(c.c.Timeout, func() { cancel(late) })
-	answer, err := c.next.RoundTrip(r.WithContext(ctx))
-	if !timer.Stop() && err != nil && context.Cause(ctx) == error(late) {
-		err = late
+	told := r.Clone(ctx) // which is not ours to change
+	told.Header.Set(edge.TimeoutHeader, strconv.FormatInt((waits-transit).Milliseconds(), 10))
+	answer, err := c.c.Next.RoundTrip(told)
+	if !timer.Stop() && context.Cause(ctx) == error(late) {
+		discard(answer)
+		answer, err = nil, late
 	}
 	switch {
-	case failed(answer, err), err != nil && c.breaker.IsHalfOpen(): // one who goes while it is tried has not seen it succeed
+	case r.Context().Err() != nil && err != nil: // who calls has gone, and has seen neither
+		if c.breaker.IsHalfOpen() {
+			c.breaker.RecordFailure() // or nobody else would be let try
+		}
+	case failed(answer, err):
 		c.breaker.RecordFailure()
 	default:
 		c.breaker.RecordSuccess()
@@ -320,7 +341,9 @@ func (b *body) Write(p []byte) (int, error) {
 // discard closes an answer that is not used, so that its connection can be.
 func discard(r *http.Response) {
 	if r != nil {
+		enough := time.AfterFunc(drainLimit, func() { _ = r.Body.Close() })
 		_, _ = io.CopyN(io.Discard, r.Body, maxDrain)
+		enough.Stop()
 		_ = r.Body.Close()
 	}
 }

@@ -20,6 +20,9 @@ func (s *status) WriteHeader(code int) {
 	s.ResponseWriter.WriteHeader(code)
 }
 
+// Flush is http.Flusher's, which some libraries ask for.
+func (s *status) Flush() { _ = http.NewResponseController(s.ResponseWriter).Flush() }
+
 // Hijack is http.ResponseController's.
 func (s *status) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(s.ResponseWriter).Hijack()

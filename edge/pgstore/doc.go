@@ -10,6 +10,10 @@
 // by router.Write, or by outbox.Add, is committed with the answer; then the answer is sent. A handler that fails, or
 // answers with a status from 500 on, has done nothing.
 //
+// So a key changes what a handler may do: all its statements are on one connection, one after the other, rows read to
+// their end; a statement that fails has failed the transaction, and what it answers with a status below 400 after that is 500;
+// what it leaves to goroutines that outlive it finds the transaction ended.
+//
 // What a handler does elsewhere, such as a call to another service, is not undone. Its transaction is open for as
 // long as the handler runs, and so is one of the router's connections: what takes long belongs into an
 // event's handler.

@@ -226,6 +226,7 @@ func (s *Store) Run(ctx context.Context) error {
 			var err error
 			if n, err = s.Purge(ctx, batch); err != nil && ctx.Err() == nil {
 				s.c.Logger.WarnContext(ctx, "pgstore: expired answers were not deleted", "error", err)
+				break
 			}
 		}
 	}

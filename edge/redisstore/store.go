@@ -32,6 +32,9 @@ const (
 	DefaultTimeout = 100 * time.Millisecond
 )
 
+// keepTries is how often keeping an answer is tried again, while its request waits.
+const keepTries = 4
+
 // Config has a usable zero value.
 type Config struct {
 	// Prefix begins all keys. Default [DefaultPrefix].
@@ -95,12 +98,21 @@ var errLost = errors.New("redisstore: the lease of the key was lost, and another
 func (s *Store) Do(ctx context.Context, a edge.Attempt, run func(context.Context) (*edge.Answer, error)) (*edge.Answer, bool, error) {
 	owner := uuid.NewString()
 	key := s.key(a)
+	var over atomic.Bool // of the claim and who waits for it, one is the first to end
 	said, err := s.ask(ctx, func(ctx context.Context) ([]string, error) {
-		return s.claim.Exec(ctx, s.client, []string{key}, []string{string(a.Fingerprint[:]), owner, ms(s.c.Lease)}).AsStrSlice()
+		said, err := s.claim.Exec(ctx, s.client, []string{key}, []string{string(a.Fingerprint[:]), owner, ms(s.c.Lease)}).AsStrSlice()
+		if over.Swap(true) || err != nil { // it may have been claimed all the same
+			s.settleLater(context.WithoutCancel(ctx), key, owner)
+		}
+		return said, err
 	})
 	if err != nil {
-		// It may have been claimed all the same.
-		go s.settleLater(context.WithoutCancel(ctx), key, owner)
+		if over.Swap(true) { // it has just been claimed, perhaps
+			go s.settleLater(context.WithoutCancel(ctx), key, owner)
+		}
+		if ctx.Err() != nil { // who asks has gone, and that says nothing of Redis
+			return nil, false, context.Cause(ctx)
+		}
 		return nil, false, fmt.Errorf("%w: redisstore: %w", edge.ErrStoreAway, err)
 	}
 	switch {
@@ -151,7 +163,15 @@ func (s *Store) run(ctx context.Context, key, owner string, run func(context.Con
 	if err != nil { // texts and bytes
 		return nil, false, err
 	}
-	switch ok, err := s.tell(after, key, owner, "keep", s.c.TTL, string(text)); {
+	ok, err := s.tell(after, key, owner, "keep", s.c.TTL, string(text))
+	for range keepTries {
+		if err == nil {
+			break
+		}
+		time.Sleep(s.c.Timeout / 2)
+		ok, err = s.tell(after, key, owner, "keep", s.c.TTL, string(text))
+	}
+	switch {
 	case err != nil:
 		s.c.Logger.ErrorContext(ctx, "redisstore: an answer could not be kept: a repetition may run again when the lease has ended", "error", err, "lease", s.c.Lease)
 	case !ok || lost.Load():

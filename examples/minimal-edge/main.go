@@ -44,9 +44,10 @@ func shop(router *db.Router) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /orders", func(w http.ResponseWriter, r *http.Request) {
 		var id int64
+		what := r.FormValue("what") // before the transaction: a body takes as long as its client likes
 		// It joins the transaction of the answer's record, where the request has a key.
 		err := router.InTx(r.Context(), func(ctx context.Context, tx pgx.Tx) error {
-			return tx.QueryRow(ctx, "INSERT INTO purchase (what) VALUES ($1) RETURNING id", r.FormValue("what")).Scan(&id)
+			return tx.QueryRow(ctx, "INSERT INTO purchase (what) VALUES ($1) RETURNING id", what).Scan(&id)
 		})
 		if err != nil {
 			edge.Errors{}.Answer(w, r, err)

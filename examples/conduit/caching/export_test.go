@@ -108,3 +108,8 @@ func orNil[V any](v V, err error) *V {
 	}
 	return &v
 }
+
+// ForgetSummary has the summary of an article loaded anew, and nothing else.
+func (s *Store) ForgetSummary(ctx context.Context, article int64) error {
+	return s.caches.Invalidate(ctx, s.caches.tiersFor(ctx).summaries.Key(ctx, article))
+}

@@ -146,7 +146,11 @@ func (s *Store) ListArticles(ctx context.Context, f conduit.ArticleFilter, w con
 	if err != nil {
 		return conduit.ArticlePage{}, err
 	}
-	return s.page(ctx, t, listing)
+	page, whole, err := s.page(ctx, t, listing)
+	if err == nil && !whole {
+		return s.Store.ListArticles(ctx, f, w)
+	}
+	return page, err
 }
 
 func (s *Store) listing(ctx context.Context, t *tiers, f conduit.ArticleFilter, w conduit.Window) (postgres.Listing, error) {
@@ -181,18 +185,23 @@ func (s *Store) Feed(ctx context.Context, viewer int64, w conduit.Window) (condu
 	if err != nil {
 		return conduit.ArticlePage{}, err
 	}
-	return s.page(ctx, t, listing)
+	page, whole, err := s.page(ctx, t, listing)
+	if err == nil && !whole {
+		return s.Store.Feed(ctx, viewer, w)
+	}
+	return page, err
 }
 
-// page puts a page together. Articles that are gone since it was listed are left out.
-func (s *Store) page(ctx context.Context, t *tiers, l postgres.Listing) (conduit.ArticlePage, error) {
-	page := conduit.ArticlePage{Articles: make([]conduit.Article, 0, len(l.IDs)), Total: l.Total}
+// page puts a page together. It is not whole where an article is gone since it was listed: the page was never like that, and
+// one query has it as it is.
+func (s *Store) page(ctx context.Context, t *tiers, l postgres.Listing) (page conduit.ArticlePage, whole bool, err error) {
+	page = conduit.ArticlePage{Articles: make([]conduit.Article, 0, len(l.IDs)), Total: l.Total}
 	if len(l.IDs) == 0 {
-		return page, nil
+		return page, true, nil
 	}
 	summaries, err := t.summaries.GetMany(ctx, l.IDs, s.Store.SummaryParts)
 	if err != nil {
-		return conduit.ArticlePage{}, failure(err, nil)
+		return page, false, failure(err, nil)
 	}
 	authors := make([]int64, 0, len(summaries))
 	for _, a := range summaries {
@@ -200,7 +209,7 @@ func (s *Store) page(ctx context.Context, t *tiers, l postgres.Listing) (conduit
 	}
 	profiles, err := s.profiles(ctx, t, authors)
 	if err != nil {
-		return conduit.ArticlePage{}, err
+		return page, false, err
 	}
 	for _, id := range l.IDs {
 		a, there := summaries[id]
@@ -210,7 +219,7 @@ func (s *Store) page(ctx context.Context, t *tiers, l postgres.Listing) (conduit
 			page.Articles = append(page.Articles, a)
 		}
 	}
-	return page, nil
+	return page, len(page.Articles) == len(l.IDs), nil
 }
 
 func (s *Store) profiles(ctx context.Context, t *tiers, ids []int64) (map[int64]conduit.Profile, error) {

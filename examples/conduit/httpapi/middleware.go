@@ -37,9 +37,10 @@ func (a *api) middleware(c Config, mux *http.ServeMux) (func(http.Handler) http.
 	return edge.Chain(chain)
 }
 
-// mayHaveKey leaves out what is answered with a user's credentials, which are not to be kept.
+// mayHaveKey is for users alone: what others may post, registrations and logins, is answered with credentials, which are not
+// to be kept, and a stranger must not fill the table.
 func mayHaveKey(r *http.Request) bool {
-	return r.Method == http.MethodPost && edge.RouteOf(r) != "/api/users" && edge.RouteOf(r) != "/api/users/login"
+	return r.Method == http.MethodPost && infoOf(r.Context()).viewer != 0 && edge.RouteOf(r) != "/"
 }
 
 // requestInfo is what is known of a request, for all who see it or a copy of it.
@@ -97,7 +98,7 @@ type recorder struct {
 }
 
 func (r *recorder) WriteHeader(status int) {
-	if r.status == 0 {
+	if r.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		r.status = status
 	}
 	r.ResponseWriter.WriteHeader(status)
