@@ -144,7 +144,7 @@ func TestHitRatios(t *testing.T) {
 			ours, otters, lru := cacheHits(t, reads, room), otterHits(reads, room), lruHits(reads, room)
 			share := func(hits int) float64 { return 100 * float64(hits) / float64(len(reads)) }
 			fmt.Fprintf(w, "%s\t%d\t%d\t%d %%\t%.1f %%\t%.1f %%\t%.1f %%\t%.1f %%\t\n", tr.file, len(reads), len(unique), percent, share(ours), share(otters), share(lru), share(len(reads)-len(unique)))
-			if share(ours) < share(otters)-margin {
+			if room >= minRoom && share(ours) < share(otters)-margin {
 				t.Errorf("%s, room for %d %%: %.1f %% hits, and otter alone has %.1f %%", tr.file, percent, share(ours), share(otters))
 			}
 		}
@@ -155,6 +155,10 @@ func TestHitRatios(t *testing.T) {
 		t.Log("LOADLINE_SLOW is not set: the long traces were left out")
 	}
 }
+
+// minRoom is from how many entries on the two are held to be the same: with room for seventy, what otter has not done yet in
+// the background is as much as the room.
+const minRoom = 500
 
 // margin is in points, for what otter does in the background, sooner or later: from one run to another otter alone
 // differs by as much on the shortest traces.

@@ -170,14 +170,18 @@ func (c *cluster) discard(name string) error {
 // is done: one that somebody has promoted has a history of its own, and one whose
 // slot has lost the WAL that it needs will never have the primary's.
 func (s *Stack) superviseReplicas(ctx context.Context) {
+	stills := make(map[*child]*standstill)
 	for every(ctx, 2*time.Second) {
 		for _, c := range s.childrenOf("replica") {
-			s.superviseReplica(ctx, c)
+			if stills[c] == nil {
+				stills[c] = new(standstill)
+			}
+			s.superviseReplica(ctx, c, stills[c])
 		}
 	}
 }
 
-func (s *Stack) superviseReplica(ctx context.Context, c *child) {
+func (s *Stack) superviseReplica(ctx context.Context, c *child, still *standstill) {
 	// Somebody who works on it, or on the primary, knows what he does.
 	if !s.topology.tryTake() {
 		return
@@ -204,15 +208,26 @@ func (s *Stack) superviseReplica(ctx context.Context, c *child) {
 	if s.cluster.isCut(server.name) {
 		return // it may catch up, or be ahead, when it has a stream
 	}
-	if diverged, err := diverged(ctx, primary, server); err == nil && diverged {
+	if diverged, err := diverged(ctx, primary, server, still); err == nil && diverged {
+		*still = standstill{}
 		s.tryRebuild(ctx, c, "had come further than the new primary")
 	}
 }
 
-// diverged reports whether a replica has replayed WAL that the primary's timeline has not: it was away during
-// the promotion, or had not replayed yet what it had. It follows never, and shows as streaming in between. One that
-// is past the fork on the primary's timeline has a file of that.
-func diverged(ctx context.Context, primary, replica pgServer) (bool, error) {
+// standstill is where a replica's replay has stood at how many looks.
+type standstill struct {
+	at    string
+	looks int
+}
+
+// maxLooks is at how many of them, each 2 s after the other, replay that should go on is taken for stuck.
+const maxLooks = 5
+
+// diverged reports whether a replica has replayed WAL that the primary's timeline has not: it was away during the
+// promotion, or had not replayed yet what it had. It follows never, and shows as streaming in between. One that
+// is past the fork on the primary's timeline has a file of that; but so has one that was started since, which takes what
+// it has beyond the fork for the primary's, and stands still where that is not what comes.
+func diverged(ctx context.Context, primary, replica pgServer, still *standstill) (bool, error) {
 	conn, err := primary.connect(ctx)
 	if err != nil {
 		return false, err
@@ -220,9 +235,10 @@ func diverged(ctx context.Context, primary, replica pgServer) (bool, error) {
 	defer closeSoon(conn)
 	ctx, cancel := context.WithTimeout(ctx, connectPatience)
 	defer cancel()
-	var timeline, history string
+	var timeline, history, end string
 	// The name of a file of WAL begins with its timeline; pg_control_checkpoint has it minutes later.
-	err = conn.QueryRow(ctx, `SELECT t, coalesce(pg_read_file('pg_wal/' || t || '.history', 0, 1 << 20, true), '') FROM left(pg_walfile_name(pg_current_wal_lsn()), 8) t`).Scan(&timeline, &history)
+	err = conn.QueryRow(ctx, `SELECT t, coalesce(pg_read_file('pg_wal/' || t || '.history', 0, 1 << 20, true), ''), pg_current_wal_flush_lsn()::text
+		FROM left(pg_walfile_name(pg_current_wal_lsn()), 8) t`).Scan(&timeline, &history, &end)
 	if err != nil {
 		return false, err
 	}
@@ -232,8 +248,24 @@ func diverged(ctx context.Context, primary, replica pgServer) (bool, error) {
 	if len(fields) < 2 {
 		return false, nil // the first timeline has none
 	}
-	return isTrue(ctx, replica, `SELECT pg_last_wal_replay_lsn() > $1::pg_lsn AND NOT EXISTS (SELECT FROM pg_ls_waldir() WHERE name ~ $2)`,
-		fields[1], "^"+timeline+"[0-9A-F]{16}$")
+	other, err := replica.connect(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer closeSoon(other)
+	var at string
+	var past, has, waits bool
+	err = other.QueryRow(ctx, `SELECT at::text, at > $1::pg_lsn, EXISTS (SELECT FROM pg_ls_waldir() WHERE name ~ $2),
+			at >= $3::pg_lsn OR pg_get_wal_replay_pause_state() <> 'not paused' OR current_setting('recovery_min_apply_delay') <> '0'
+		FROM pg_last_wal_replay_lsn() at`, fields[1], "^"+timeline+"[0-9A-F]{16}$", end).Scan(&at, &past, &has, &waits)
+	if err != nil || !past {
+		return false, err
+	}
+	if waits || at != still.at {
+		*still = standstill{at: at}
+	}
+	still.looks++
+	return !has || still.looks > maxLooks, nil
 }
 
 func (s *Stack) tryRebuild(ctx context.Context, c *child, why string) {
