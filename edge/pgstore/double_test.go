@@ -288,6 +288,9 @@ func serveInstance() bool {
 func serve(primary, replica string) error {
 	ctx := context.Background()
 	router, err := db.Open(ctx, db.Config{Primary: primary, Replicas: []string{replica}, Logger: quiet})
+	for limit := time.Now().Add(time.Minute); err != nil && time.Now().Before(limit); time.Sleep(100 * time.Millisecond) { // there may be no primary yet
+		router, err = db.Open(ctx, db.Config{Primary: primary, Replicas: []string{replica}, Logger: quiet})
+	}
 	if err != nil {
 		return err
 	}

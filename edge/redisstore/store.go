@@ -225,9 +225,9 @@ func (s *Store) ask(ctx context.Context, f func(context.Context) ([]string, erro
 		said []string
 		err  error
 	}
+	defer cancel()
 	done := make(chan answer, 1)
 	go func() {
-		defer cancel()
 		said, err := f(ctx)
 		done <- answer{said, err}
 	}()
