@@ -35,7 +35,7 @@ check: $(TOOLS) ## format, static analysis, tidy modules
 
 check-all: servers check ## check, test, and the slow tests
 	go vet work
-	LOADLINE_SLOW=1 go test -race -timeout 60m -v work
+	LOADLINE_SLOW=1 go test -race -timeout 90m -v work
 	LOADLINE_SLOW=1 go test -timeout 90m -v ./internal/model/... ./bench/caching
 	$(MAKE) sqlc
 	@git diff --exit-code -- examples/conduit/postgres/sqlc || { echo "generated code is stale: make sqlc"; exit 1; }

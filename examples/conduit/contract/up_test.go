@@ -25,8 +25,8 @@ import (
 // instances, so that what one writes the other shows at once, and over the one
 // address that users have. Then the replicas fall behind by five seconds, which no
 // client may notice: who has been told what has happened, and who has not, though what others did may come to
-// him a moment later. Then Redis goes, and comes back. With LOADLINE_SLOW the first is done 50 times in a row, and each of the
-// others ten times.
+// him a moment later. Then Redis goes, and comes back. With LOADLINE_SLOW each is done 50 times in a row, but those who are
+// told ten times.
 func TestUp(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts servers; skipped by -short")
@@ -41,9 +41,9 @@ func TestUp(t *testing.T) {
 	if len(target.URLs) != 2 {
 		t.Fatalf("there are %d instances, want 2", len(target.URLs))
 	}
-	runs, others := 1, 1
+	runs, told := 1, 1
 	if os.Getenv("LOADLINE_SLOW") != "" {
-		runs, others = 50, 10
+		runs, told = 50, 10
 	}
 	for i := range runs {
 		if runs == 1 {
@@ -70,7 +70,7 @@ func TestUp(t *testing.T) {
 	for _, replica := range []string{"replica-1", "replica-2"} {
 		up.loadline(t, "fault", "add", replica, "lag", "--delay", "5s")
 	}
-	for i := range others {
+	for i := range told {
 		if runs == 1 {
 			break
 		}
@@ -80,14 +80,14 @@ func TestUp(t *testing.T) {
 	}
 	untold := target
 	untold.Untold = true
-	for i := range others {
+	for i := range runs {
 		if !t.Run(fmt.Sprintf("untold/%d", i+1), func(t *testing.T) { contract.Run(t, untold) }) {
 			break
 		}
 	}
 	behind := up.scans(t)
 	t.Logf("scans, 5 s behind: %d on replicas, %d on the primary", behind.replicas-after.replicas, behind.primary-after.primary)
-	for i := range others {
+	for i := range runs {
 		if !t.Run(fmt.Sprintf("redis/%d", i+1), func(t *testing.T) {
 			done := make(chan struct{})
 			var away sync.WaitGroup
