@@ -264,6 +264,40 @@ func TestRFC9110IfNoneMatch(t *testing.T) {
 	}
 }
 
+// What a handler has given up, or taken back, is nothing for a CDN.
+func TestNotKept(t *testing.T) {
+	t.Parallel()
+	quiet := edge.Errors{Log: slog.New(slog.DiscardHandler)}
+	c, err := edge.NewCaching(edge.CachingConfig{Policy: func(*http.Request) edge.CachePolicy { return edge.Public() }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		status  int
+		handler http.HandlerFunc
+	}{
+		"nothing by the deadline": {http.StatusGatewayTimeout, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }},
+		"a part by the deadline": {http.StatusOK, func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, "a part")
+			<-r.Context().Done()
+		}},
+		"a part, and an error": {http.StatusOK, func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, "a part")
+			http.Error(w, "it has failed", http.StatusInternalServerError)
+		}},
+		"a panic": {http.StatusInternalServerError, func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, "a part")
+			panic("a bug")
+		}},
+	} {
+		rec := httptest.NewRecorder()
+		edge.Recover(quiet)(edge.Deadline(edge.DeadlineConfig{Default: 50 * time.Millisecond, Errors: quiet})(c.Handler(test.handler))).ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/", nil))
+		if h := rec.Header(); rec.Code != test.status || !strings.Contains(h.Get("Cache-Control"), "no-store") || h.Get("CDN-Cache-Control") != "" || h.Get("ETag") != "" {
+			t.Errorf("%s: %d %v %s", name, rec.Code, h, rec.Body)
+		}
+	}
+}
+
 func TestPurge(t *testing.T) {
 	t.Parallel()
 	var batches []int
