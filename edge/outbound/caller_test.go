@@ -199,6 +199,26 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
+// A service that is not asked is not asked again either: who calls is told at once.
+func TestOpenIsNotRepeated(t *testing.T) {
+	t.Parallel()
+	s := newService(t, outbound.Config{Open: time.Minute}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	for range 2 * outbound.DefaultCalls {
+		_, _, _ = s.call(t.Context(), http.MethodPost)
+	}
+	best := time.Hour // a machine may stand still now and then
+	for range 5 {
+		began := time.Now()
+		if _, _, err := s.call(t.Context(), http.MethodGet); err == nil {
+			t.Fatal("it is asked")
+		}
+		best = min(best, time.Since(began))
+	}
+	if best > 40*time.Millisecond {
+		t.Errorf("it took %v to say no", best)
+	}
+}
+
 // While all fails, repetitions are a share of the calls, and not a multiple.
 func TestBudget(t *testing.T) {
 	t.Parallel()
