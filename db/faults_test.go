@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -22,7 +23,16 @@ import (
 // ownStack starts servers that a test may break.
 func ownStack(t *testing.T) *stack.Stack {
 	t.Helper()
-	s := stacktest.Own(t, stack.Config{Replicas: 2})
+	s := stacktest.Own(t, stack.Config{Replicas: 2, Notify: func(e stack.Event) {
+		if e.Fault == nil {
+			t.Log("stack:", e.Service.Name, e.Service.State, e.Note, e.Err)
+		}
+	}})
+	t.Cleanup(func() {
+		if t.Failed() {
+			logServers(t, s)
+		}
+	})
 	conn, err := pgx.Connect(t.Context(), stack.SuperuserURL(service(t, s, "primary").Addr))
 	if err != nil {
 		t.Fatal(err)
@@ -34,6 +44,22 @@ func ownStack(t *testing.T) *stack.Stack {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// logServers logs the end of what the database's servers have written.
+func logServers(t *testing.T, s *stack.Stack) {
+	t.Helper()
+	for _, service := range s.Services() {
+		if service.Role != "primary" && service.Role != "replica" {
+			continue
+		}
+		text, err := os.ReadFile(service.Log)
+		if err != nil {
+			t.Log(err)
+		}
+		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+		t.Logf("%s, %s, %s; the end of its log:\n%s", service.Name, service.Role, service.State, strings.Join(lines[max(0, len(lines)-40):], "\n"))
+	}
 }
 
 func service(t *testing.T, s *stack.Stack, name string) stack.Service {

@@ -19,7 +19,9 @@ type settings struct {
 }
 
 // sections are those of the file that other programs read.
-func sections() []string { return []string{"database", "redis", "nats", "cache", "http", "auth"} }
+func sections() []string {
+	return []string{"database", "redis", "nats", "cache", "http", "edge", "auth"}
+}
 
 // stackSettings is what up, and the commands that find its stack, go by. A key is a
 // field here with its default below; a flag overrides it when it has the tag

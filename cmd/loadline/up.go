@@ -98,6 +98,9 @@ func (c *upCmd) Run(ctx context.Context, signals *signals, file *settings) (err 
 			return err
 		}
 		app.Env = append(app.Env, "CONDUIT_JWT_SECRET="+secret)
+		if os.Getenv("CONDUIT_INSTANCES") == "" {
+			app.Env = append(app.Env, fmt.Sprintf("CONDUIT_INSTANCES=%d", c.Instances))
+		}
 	}
 	return c.serve(ctx, s, app, out, began)
 }

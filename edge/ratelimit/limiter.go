@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -19,9 +20,18 @@ import (
 
 // Limiter counts requests by policies. It may be used by several goroutines.
 type Limiter struct {
+	*counts
+	only set
+}
+
+// set has a bit for each policy.
+type set uint8
+
+// counts are what a Limiter and those by Only have in common.
+type counts struct {
 	c        Config
 	policies []Policy
-	header   string // RateLimit-Policy
+	header   [1 << maxPolicies]string // RateLimit-Policy of each set
 	began    time.Time
 
 	shared *shared // nil: none
@@ -30,6 +40,7 @@ type Limiter struct {
 	logged atomic.Bool
 
 	decisions    [len(decisions)]atomic.Int64
+	wait         metric.Float64Histogram
 	registration metric.Registration
 }
 
@@ -49,8 +60,11 @@ type Decision struct {
 	Allowed bool
 	// RetryAfter is when it would be allowed. 0 where it was.
 	RetryAfter time.Duration
-	n          int
-	policies   [maxPolicies]PolicyState
+	// Waited is for how long the request has waited for Redis, here and where it was counted before.
+	Waited   time.Duration
+	n        int
+	by       set
+	policies [maxPolicies]PolicyState
 }
 
 // Policies are those that the request was counted by.
@@ -66,34 +80,56 @@ type PolicyState struct {
 }
 
 // New checks policies. The metrics are loadline.ratelimit.decisions{decision, by}: allowed or denied, by redis, local, or
-// cache, which is who was refused before. Close ends them.
+// cache, which is who was refused before; and loadline.ratelimit.wait, for how long requests have waited for Redis. Close
+// ends them.
 func New(c Config, policies ...Policy) (*Limiter, error) {
 	c = c.withDefaults()
 	all := make([]Policy, len(policies))
-	var header, names []string
 	for i, p := range policies {
 		all[i] = p.withDefaults()
 	}
 	if err := c.validate(all); err != nil {
 		return nil, err
 	}
+	l := &counts{c: c, policies: all, began: time.Now(), local: newLocal(c.MaxKeys), denied: newLocal(c.MaxKeys)}
+	var names []string
 	for _, p := range all {
-		header = append(header, fmt.Sprintf("%q;q=%d;w=%d", p.Name, p.Limit, seconds(p.Window.Microseconds())))
 		names = append(names, p.Name)
 	}
-	l := &Limiter{c: c, policies: all, header: strings.Join(header, ", "), began: time.Now(), local: newLocal(c.MaxKeys), denied: newLocal(c.MaxKeys)}
+	for of := range set(1) << len(all) {
+		var said []string
+		for i, p := range all {
+			if of.has(i) {
+				said = append(said, fmt.Sprintf("%q;q=%d;w=%d", p.Name, p.Limit, seconds(p.Window.Microseconds())))
+			}
+		}
+		l.header[of] = strings.Join(said, ", ")
+	}
 	if c.Redis != nil {
 		l.shared = newShared(c.Redis, c.Prefix, names, c.Timeout)
 	}
-	provider := c.MeterProvider
+	if err := l.register(); err != nil {
+		return nil, err
+	}
+	return &Limiter{counts: l, only: set(1)<<len(all) - 1}, nil
+}
+
+func (l *counts) register() error {
+	provider := l.c.MeterProvider
 	if provider == nil {
 		provider = otel.GetMeterProvider()
 	}
 	meter := provider.Meter("github.com/loadlinehq/loadline/edge/ratelimit")
+	var err error
+	l.wait, err = meter.Float64Histogram("loadline.ratelimit.wait", metric.WithUnit("s"), metric.WithDescription("For how long a request has waited for Redis, each time that it was counted there."),
+		metric.WithExplicitBucketBoundaries(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1))
+	if err != nil {
+		return err
+	}
 	// Observed and not added to, which allocates.
 	counter, err := meter.Int64ObservableCounter("loadline.ratelimit.decisions", metric.WithUnit("{request}"), metric.WithDescription("Requests that were let in, or refused."))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	l.registration, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		for i, of := range decisions {
@@ -101,22 +137,54 @@ func New(c Config, policies ...Policy) (*Limiter, error) {
 		}
 		return nil
 	}, counter)
-	return l, err
+	return err
+}
+
+func (s set) has(policy int) bool { return s&(1<<policy) != 0 }
+
+// Only returns the limiter for some of its policies, by their names, to stand at another place of the chain: the one by address
+// in front of authentication, and the one by user behind it. Counts, metrics, and what is known of Redis are the same; a
+// request waits for Redis no longer at both than at one. It panics where there is no such policy.
+func (l *Limiter) Only(names ...string) *Limiter {
+	only := &Limiter{counts: l.counts}
+	for _, name := range names {
+		i := slices.IndexFunc(l.policies, func(p Policy) bool { return p.Name == name })
+		if i < 0 {
+			panic(fmt.Sprintf("ratelimit: there is no policy %q", name))
+		}
+		only.only |= 1 << i
+	}
+	return only
 }
 
 // Close ends the metrics.
 func (l *Limiter) Close() error { return l.registration.Unregister() }
 
 // now is in microseconds, and never goes back.
-func (l *Limiter) now() int64 { return int64(time.Since(l.began)/time.Microsecond) + 1 }
+func (l *counts) now() int64 { return int64(time.Since(l.began)/time.Microsecond) + 1 }
 
-// Take counts a request, by all its policies or by none.
+// waited is for how long a request has waited for Redis, at all places where it is counted, which are one after the other.
+type waited struct{ time.Duration }
+
+type waitedKey struct{}
+
+// Take counts a request, by all its policies or by none. Where one request is counted at several places, use [Limiter.Handler],
+// or each may wait for Redis.
 func (l *Limiter) Take(r *http.Request) Decision {
+	w, _ := r.Context().Value(waitedKey{}).(*waited)
+	return l.takeOf(r, w)
+}
+
+func (l *Limiter) takeOf(r *http.Request, w *waited) Decision {
 	var cells [maxPolicies]cell
 	var of [maxPolicies]int
+	var d Decision
 	n := 0
 	for i := range l.policies {
 		p := &l.policies[i]
+		if !l.only.has(i) {
+			continue
+		}
 		cost := 1
 		if p.Cost != nil {
 			cost = p.Cost(r)
@@ -128,13 +196,22 @@ func (l *Limiter) Take(r *http.Request) Decision {
 		unit := p.interval()
 		cells[n] = cell{who: who{i, short(key)}, cost: unit * int64(min(cost, p.Burst)), ahead: unit * int64(p.Burst), unit: unit}
 		of[n] = i
+		d.by |= 1 << i
 		n++
 	}
 	if n == 0 {
-		return Decision{Allowed: true}
+		d.Allowed = true
+		return d
 	}
 	var states [maxPolicies]state
-	d := Decision{Allowed: l.take(r.Context(), cells[:n], states[:n]), n: n}
+	d.n = n
+	if w != nil {
+		d.Waited = w.Duration
+	}
+	d.Allowed = l.take(r.Context(), cells[:n], states[:n], &d.Waited)
+	if w != nil {
+		w.Duration = d.Waited
+	}
 	for i, s := range states[:n] {
 		d.policies[i] = PolicyState{Name: l.policies[of[i]].Name, Left: s.left, Reset: time.Duration(s.reset) * time.Microsecond, Exceeded: !d.Allowed && s.retry > 0}
 		d.RetryAfter = max(d.RetryAfter, time.Duration(s.retry)*time.Microsecond)
@@ -151,7 +228,8 @@ func short(key string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-func (l *Limiter) take(ctx context.Context, cells []cell, states []state) (ok bool) {
+// take adds to what the request has waited.
+func (l *counts) take(ctx context.Context, cells []cell, states []state, waited *time.Duration) (ok bool) {
 	now := l.now()
 	if l.shared == nil || l.shared.away() {
 		return l.alone(now, cells, states)
@@ -169,7 +247,15 @@ func (l *Limiter) take(ctx context.Context, cells []cell, states []state) (ok bo
 		l.decisions[deniedBefore].Add(1)
 		return false
 	}
-	ok, err := l.shared.take(ctx, cells, states)
+	left := l.c.Timeout - *waited
+	if left < time.Millisecond { // it has waited before
+		return l.alone(now, cells, states)
+	}
+	began := time.Now()
+	ok, err := l.shared.take(ctx, left, cells, states)
+	took := time.Since(began)
+	*waited += took
+	l.wait.Record(ctx, took.Seconds())
 	if err != nil {
 		if l.shared.failures.Load() >= maxFailures && !l.logged.Swap(true) {
 			l.c.Logger.WarnContext(ctx, "ratelimit: Redis is away; each instance counts for itself until it is back", "error", err)
@@ -192,7 +278,7 @@ func (l *Limiter) take(ctx context.Context, cells []cell, states []state) (ok bo
 }
 
 // alone counts in this process, by its share, which cells are made of.
-func (l *Limiter) alone(now int64, cells []cell, states []state) bool {
+func (l *counts) alone(now int64, cells []cell, states []state) bool {
 	if n := int64(max(1, l.c.Instances())); n > 1 {
 		for i := range cells {
 			c := &cells[i]
@@ -214,10 +300,16 @@ func (l *Limiter) alone(now int64, cells []cell, states []state) bool {
 // Handler lets in what the policies allow, and answers what they do not with 429.
 func (l *Limiter) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		d := l.Take(r)
+		spent, before := r.Context().Value(waitedKey{}).(*waited)
+		if !before && l.shared != nil {
+			spent = new(waited)
+			r = r.WithContext(context.WithValue(r.Context(), waitedKey{}, spent))
+		}
+		d := l.takeOf(r, spent)
 		if d.n > 0 {
-			w.Header().Set("RateLimit-Policy", l.header)
-			w.Header().Set("RateLimit", d.header())
+			// A list, of which another place of the chain may have said the beginning.
+			w.Header().Add("RateLimit-Policy", l.header[d.by])
+			w.Header().Add("RateLimit", d.header())
 		}
 		if d.Allowed {
 			next.ServeHTTP(w, r)

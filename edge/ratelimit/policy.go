@@ -46,6 +46,10 @@ func ByAddress(r *http.Request) string {
 	return network.Addr().String()
 }
 
+// FromLoopback reports whether the client is on this machine: a developer, a load generator, a test; they are given a policy of
+// their own. A proxy on this machine that is not trusted makes all its clients that: see edge.ClientAddressConfig.
+func FromLoopback(r *http.Request) bool { return edge.ClientAddr(r.Context()).IsLoopback() }
+
 func (p Policy) withDefaults() Policy {
 	if p.Limit == 0 {
 		p.Limit = DefaultLimit

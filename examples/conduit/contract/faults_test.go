@@ -315,7 +315,7 @@ func startConduit(t *testing.T, s *stack.Stack, bin string) string {
 	conduit := filepath.Join(bin, "conduit")
 	err = s.StartApp(t.Context(), stack.App{
 		Setup: [][]string{{conduit, "migrate"}, {conduit, "seed"}}, Command: []string{conduit, "serve"}, Instances: 2,
-		Env: []string{"CONDUIT_JWT_SECRET=" + secret},
+		Env: []string{"CONDUIT_JWT_SECRET=" + secret, manyRequests},
 	})
 	if err != nil {
 		t.Fatal(err)

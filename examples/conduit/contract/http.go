@@ -13,6 +13,35 @@ func (s *suite) testHTTP(t *testing.T) {
 	t.Run("wrong methods", s.testWrongMethods)
 	t.Run("HEAD", s.testHead)
 	t.Run("CORS", s.testCORS)
+	t.Run("validators", s.testValidators)
+}
+
+// Who has what there is is not sent it again, and is when it has changed; what is personal is kept by nobody else.
+func (s *suite) testValidators(t *testing.T) {
+	t.Parallel()
+	slug := s.ann.publish(t, "Asked for again").Slug
+	get := func(etag string) *answer {
+		c := s.ann.call(http.MethodGet, "/articles/"+slug, nil)
+		c.undocumented = true
+		if etag != "" {
+			c.header = http.Header{"If-None-Match": {etag}}
+		}
+		return s.do(t, c)
+	}
+	first := get("").want(t, http.StatusOK)
+	etag, control := first.header.Get("ETag"), first.header.Get("Cache-Control")
+	if etag == "" || control != "private, no-cache" {
+		t.Fatalf("ETag %q, Cache-Control %q\n%s", etag, control, first)
+	}
+	if again := get(etag).want(t, http.StatusNotModified); len(again.body) > 0 {
+		t.Errorf("a body comes with 304\n%s", again)
+	}
+	s.do(t, s.ann.call(http.MethodPut, "/articles/"+slug, obj{"article": obj{"description": "changed"}})).want(t, http.StatusOK)
+	get(etag).want(t, http.StatusOK)
+	c := s.ann.call(http.MethodGet, "/user", nil)
+	if got := s.do(t, c).want(t, http.StatusOK); got.header.Get("Cache-Control") != "private, no-store" {
+		t.Errorf("Cache-Control is %q\n%s", got.header.Get("Cache-Control"), got)
+	}
 }
 
 func (s *suite) testUnknownRoutes(t *testing.T) {

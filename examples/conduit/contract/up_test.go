@@ -125,6 +125,9 @@ func (u *runningUp) withoutRedis(t *testing.T) {
 // compare positions.
 const lagLimit = 7 * time.Second
 
+// manyRequests is what tests and load make from one machine: more than a developer does.
+const manyRequests = "CONDUIT_LOOPBACK_RATE_LIMIT=10000000"
+
 // scans are those of the application's tables. Polls make none; writes on the primary
 // do.
 type scans struct{ primary, replicas int64 }
@@ -196,7 +199,8 @@ func startUp(t *testing.T) *runningUp {
 	var out bytes.Buffer
 	cmd := exec.Command(filepath.Join(bin, "loadline"), "up", "--data", up.dir, "--port-base", "0", "--ready-file", ready)
 	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.Env = append(os.Environ(), "CONDUIT_LAG_LIMIT="+lagLimit.String())
+	t.Log(manyRequests)
+	cmd.Env = append(os.Environ(), "CONDUIT_LAG_LIMIT="+lagLimit.String(), manyRequests)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,7 @@ type Store interface {
 	PopularTags(ctx context.Context, since time.Time, name string, limit int) ([]conduit.PopularTag, error)
 }
 
-// Config holds what the API is made of. All fields but Sessions and Idempotency are required.
+// Config holds what the API is made of. All fields up to Viewed are required.
 type Config struct {
 	Store       Store
 	Passwords   *auth.Hasher
@@ -61,6 +61,10 @@ type Config struct {
 	Viewed func(ctx context.Context, article int64) error
 	// Idempotency keeps the answers to POSTs with an Idempotency-Key. Without it a key means nothing.
 	Idempotency edge.IdempotencyStore
+	// TrustedProxies are networks whose word is taken for who has connected to them: see edge.ClientAddressConfig.
+	TrustedProxies []string
+	// Limits bound what may be asked. Default none.
+	Limits *Limits
 	// Sessions give each request what its client has seen, so that a Store with
 	// replicas does not show it the past. Their principal is Principal.
 	Sessions *causal.HTTP

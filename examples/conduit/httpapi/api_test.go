@@ -87,7 +87,9 @@ type server struct {
 	tokens  causal.Store
 }
 
-func newServer(t *testing.T, store httpapi.Store) server {
+func newServer(t *testing.T, store httpapi.Store) server { return newLimited(t, store, nil) }
+
+func newLimited(t *testing.T, store httpapi.Store, limits *httpapi.Limits, proxies ...string) server {
 	t.Helper()
 	keys, err := causal.NewKeys([]byte(strings.Repeat("k", causal.MinKeySize)))
 	if err != nil {
@@ -125,6 +127,7 @@ func newServer(t *testing.T, store httpapi.Store) server {
 		CORSOrigins: []string{"*"},
 		Sessions:    sessions,
 		Viewed:      func(context.Context, int64) error { return nil },
+		Limits:      limits, TrustedProxies: proxies,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -35,8 +35,11 @@ func problem(field, message string) problems {
 	return problems{map[string][]string{field: {message}}}
 }
 
-// writeProblem answers, in the contract's shape, what the edge refuses.
-func (a *api) writeProblem(w http.ResponseWriter, _ *http.Request, p *edge.Problem) {
+// edgeErrors answer what the edge refuses.
+func edgeErrors(log *slog.Logger) edge.Errors { return edge.Errors{Write: writeProblem, Log: log} }
+
+// writeProblem answers in the contract's shape.
+func writeProblem(w http.ResponseWriter, _ *http.Request, p *edge.Problem) {
 	if p.After > 0 {
 		w.Header().Set("Retry-After", strconv.FormatInt(int64((p.After+time.Second-1)/time.Second), 10))
 	}

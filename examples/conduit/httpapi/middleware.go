@@ -18,11 +18,12 @@ const RequestTimeout = 10 * time.Second
 
 // middleware is what stands before every route, outermost first: see edge.Chain.
 func (a *api) middleware(c Config, mux *http.ServeMux) (func(http.Handler) http.Handler, error) {
-	errs := edge.Errors{Write: a.writeProblem, Log: a.log}
+	errs := edgeErrors(a.log)
 	chain := edge.ChainConfig{
 		Errors:       errs,
 		Mux:          mux,
 		Telemetry:    a.logAccess,
+		Address:      edge.ClientAddressConfig{Trusted: c.TrustedProxies},
 		CORS:         corsOf(c.CORSOrigins),
 		MaxBody:      -1, // read says it in the contract's words
 		Deadline:     edge.DeadlineConfig{Default: RequestTimeout, Errors: errs},
@@ -34,7 +35,24 @@ func (a *api) middleware(c Config, mux *http.ServeMux) (func(http.Handler) http.
 	if c.Idempotency != nil {
 		chain.Idempotency = &edge.IdempotencyConfig{Store: c.Idempotency, Principal: Principal, Applies: mayHaveKey, Errors: errs}
 	}
+	if c.Limits != nil {
+		chain.LimitByAddress, chain.Limit, chain.Shed = c.Limits.byAddress, c.Limits.byClient, c.Limits.shed
+	}
+	caching, err := edge.NewCaching(edge.CachingConfig{Policy: cachePolicy})
+	if err != nil {
+		return nil, err
+	}
+	chain.Caching = caching.Handler
 	return edge.Chain(chain)
+}
+
+// cachePolicy has clients ask each time, and spares them what they have. There is no CDN that could be told what has changed.
+func cachePolicy(r *http.Request) edge.CachePolicy {
+	switch edge.RouteOf(r) {
+	case "/api/user", "/healthz", "/readyz", "/":
+		return edge.NoStore
+	}
+	return edge.Personal()
 }
 
 // mayHaveKey is for users alone: what others may post, registrations and logins, is answered with credentials, which are not
@@ -75,7 +93,7 @@ func (a *api) logAccess(next http.Handler) http.Handler {
 		route := edge.RouteOf(r)
 		defer func() {
 			level := slog.LevelInfo
-			if route == "/healthz" || route == "/readyz" {
+			if isHealth(r) {
 				level = slog.LevelDebug // asked every second, and of no interest
 			}
 			a.log.LogAttrs(r.Context(), level, "request",
@@ -124,8 +142,8 @@ func corsOf(origins []string) *cors.Options {
 	return &cors.Options{
 		AllowedOrigins: origins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete},
-		AllowedHeaders: []string{"Authorization", "Content-Type", edge.RequestIDHeader, edge.IdempotencyKeyHeader, causal.HeaderName},
-		ExposedHeaders: []string{edge.RequestIDHeader, edge.ReplayedHeader, "Retry-After", causal.HeaderName},
+		AllowedHeaders: []string{"Authorization", "Content-Type", "If-None-Match", edge.RequestIDHeader, edge.IdempotencyKeyHeader, causal.HeaderName},
+		ExposedHeaders: []string{edge.RequestIDHeader, edge.ReplayedHeader, "Retry-After", "RateLimit", "RateLimit-Policy", causal.HeaderName},
 		MaxAge:         int((10 * time.Minute).Seconds()),
 	}
 }

@@ -28,6 +28,7 @@ type backend struct {
 	sessions *causal.HTTP // nil where there is one server
 	// idempotency keeps answers in the transactions of their effects; nil: not at all.
 	idempotency edge.IdempotencyStore
+	limits      *httpapi.Limits // nil: none
 	ping        func(context.Context) error
 	close       func()
 }
@@ -57,6 +58,9 @@ func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, e
 	store := postgres.NewStore(db, postgres.Immediately{})
 	b.store, b.viewed, b.ping = store, store.Viewed, db.Ping
 
+	limits := httpapi.LimitsConfig{
+		Instances: s.Edge.Instances, PerMinute: s.Edge.RateLimit, Loopback: s.Edge.LoopbackRateLimit, MaxInFlight: s.Edge.maxInFlight(s.Database), Log: log,
+	}
 	config := causal.HTTPConfig{
 		// Clients have their name in a header, not in a cookie.
 		DisableCookie: true,
@@ -84,7 +88,13 @@ func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, e
 			return backend{}, err
 		}
 		config.Principal = httpapi.Principal
+		limits.Redis = client
 	}
+	if b.limits, err = httpapi.NewLimits(limits); err != nil {
+		b.close()
+		return backend{}, err
+	}
+	closers = append(closers, func() { _ = b.limits.Close() })
 	if b.sessions, err = causal.NewHTTP(config); err != nil {
 		b.close()
 		return backend{}, err

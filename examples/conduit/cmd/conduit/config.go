@@ -18,7 +18,7 @@ import (
 
 // sections are those of the file that all programs share; see docs/configuration.md.
 func sections() []string {
-	return []string{"stack", "database", "redis", "nats", "cache", "http", "auth"}
+	return []string{"stack", "database", "redis", "nats", "cache", "http", "edge", "auth"}
 }
 
 // settings are all that the file and the environment can say to the server. A key is
@@ -29,13 +29,14 @@ type settings struct {
 	NATS     natsConfig      `yaml:"nats"`
 	Cache    cacheConfig     `yaml:"cache"`
 	HTTP     serverConfig    `yaml:"http"`
+	Edge     edgeConfig      `yaml:"edge"`
 	Auth     auth.Config     `yaml:"auth"`
 }
 
 func defaultSettings() settings {
 	return settings{
 		Database: postgres.Config{}.WithDefaults(), NATS: natsConfig{MaxBytes: defaultEventBytes},
-		Cache: cacheConfig{MaxBytes: caching.DefaultMaxBytes}, HTTP: defaultServerConfig(),
+		Cache: cacheConfig{MaxBytes: caching.DefaultMaxBytes}, HTTP: defaultServerConfig(), Edge: defaultEdgeConfig(),
 	}
 }
 

@@ -39,7 +39,7 @@ func TestExample(t *testing.T) {
 	}
 	want := defaultSettings()
 	want.Database.URL, want.Auth.JWTSecret = s.Database.URL, s.Auth.JWTSecret // have none
-	want.Database.Replicas = []string{}
+	want.Database.Replicas, want.Edge.TrustedProxies = []string{}, []string{}
 	if diff := cmp.Diff(want, s); diff != "" {
 		t.Error(diff)
 	}
@@ -84,6 +84,12 @@ http:
   corsOrigins: ["*"]  # default
   drainDelay: 0s      # default
   drainTimeout: 10s   # default
+edge:
+  trustedProxies: []       # default
+  instances: 1             # default
+  rateLimit: 120           # default
+  loopbackRateLimit: 6000  # default
+  maxInFlight: 0           # default
 auth:
   jwtSecret: "[redacted]"  # environment CONDUIT_JWT_SECRET
 `

@@ -97,6 +97,9 @@ func serve(ctx context.Context, s settings, arm string) error {
 		CORSOrigins: s.HTTP.CORSOrigins,
 		Sessions:    backend.sessions,
 		Idempotency: backend.idempotency,
+
+		TrustedProxies: s.Edge.TrustedProxies,
+		Limits:         backend.limits,
 	})
 	if err != nil {
 		return err
