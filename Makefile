@@ -5,6 +5,9 @@ ifneq ($(wildcard ../shared/realworld/openapi.yml),)
 export LOADLINE_DATA ?= $(abspath ../shared)
 endif
 
+# Programs built with -race wait for a second before they exit, and the tests start hundreds.
+export GORACE ?= atexit_sleep_ms=0
+
 MODULES := . bench examples/conduit examples/orm
 TOOLS   := .bin/staticcheck .bin/gofumpt
 
