@@ -21,13 +21,13 @@ import (
 
 // Faults drawn over all kinds and services are applied to the running application
 // under load, several at a time, and undone. Afterwards it keeps its contract, each has been
-// told once of what concerns him and is in the database, and nothing has leaked. It is six faults, and with LOADLINE_SLOW a hundred, in which
+// told once of what concerns him and is in the database, and nothing has leaked. It is four faults, and with LOADLINE_SLOW a hundred, in which
 // every kind comes at least five times.
 func TestFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts servers; skipped by -short")
 	}
-	count, each := 6, 0
+	count, each := 4, 0
 	slow := os.Getenv("LOADLINE_SLOW") != ""
 	if slow {
 		count, each = 100, 5

@@ -125,6 +125,12 @@ redis:
 http:
   drainDelay: -1s
   drainTimeout: 5
+edge:
+  trustedProxies: [everybody]
+  instances: 0
+  rateLimit: -1
+  loopbackRateLimit: 0
+  maxInFlight: -2
 auth:
   jwtSecret: hunter22
 `)
@@ -141,7 +147,12 @@ FILE:10:17: database.queryTimeout is 10s: it must end before a request does, whi
 FILE:12:8: redis.url is not understood: it is like redis://user:password@127.0.0.1:6379/0
 FILE:14:15: http.drainDelay is -1s: it cannot be negative
 FILE:15:17: http.drainTimeout is "5", a number without a unit: a duration has a unit: 2s, 500ms, 5m
-FILE:17:14: auth.jwtSecret has 8 bytes and needs 32: make one with ` + "`openssl rand -base64 32`" + `
+FILE:17:19: edge.trustedProxies number 1, "everybody", is neither a network, like 10.0.0.0/8, nor an address
+FILE:18:14: edge.instances is 0: there is one at least
+FILE:19:14: edge.rateLimit is -1, not between 0 and 1000000
+FILE:20:22: edge.loopbackRateLimit is 0, not between 1 and 10000000
+FILE:21:16: edge.maxInFlight is -2: it is a number of requests, 0, or -1
+FILE:23:14: auth.jwtSecret has 8 bytes and needs 32: make one with ` + "`openssl rand -base64 32`" + `
 environment PORT: http.port is "http" where a whole number from 0 to 65535 is expected`
 	if err == nil || out != "" {
 		t.Fatalf("%v\n%s", err, out)
@@ -167,6 +178,7 @@ func TestVariables(t *testing.T) {
 		"CONDUIT_REPLICA_POOL_MAX": "5", "CONDUIT_LAG_LIMIT": "9s", "REDIS_URL": "redis://cache:6379", "NATS_URL": "nats://broker:4222", "CONDUIT_EVENTS_MAX_BYTES": "2000000", "CONDUIT_CACHE_MAX_BYTES": "3000000", "PORT": "81", "CONDUIT_HOST": "::1",
 		"CONDUIT_JWT_SECRET": strings.Repeat("x", 32), "CONDUIT_CORS_ORIGINS": "https://a.example, https://b.example",
 		"CONDUIT_DRAIN_DELAY": "4s", "CONDUIT_DRAIN_TIMEOUT": "5s",
+		"CONDUIT_TRUSTED_PROXIES": "10.0.0.0/8,192.0.2.1", "CONDUIT_INSTANCES": "6", "CONDUIT_RATE_LIMIT": "7", "CONDUIT_LOOPBACK_RATE_LIMIT": "8", "CONDUIT_MAX_IN_FLIGHT": "-1",
 	} {
 		t.Setenv(name, value)
 	}
@@ -180,6 +192,7 @@ func TestVariables(t *testing.T) {
 		NATS:     natsConfig{URL: "nats://broker:4222", MaxBytes: 2_000_000},
 		Cache:    cacheConfig{MaxBytes: 3_000_000},
 		HTTP:     serverConfig{Host: "::1", Port: 81, CORSOrigins: []string{"https://a.example", "https://b.example"}, DrainDelay: 4 * time.Second, DrainTimeout: 5 * time.Second},
+		Edge:     edgeConfig{TrustedProxies: []string{"10.0.0.0/8", "192.0.2.1"}, Instances: 6, RateLimit: 7, LoopbackRateLimit: 8, MaxInFlight: -1},
 		Auth:     auth.Config{JWTSecret: strings.Repeat("x", 32)},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -28,14 +28,17 @@ func defaultEdgeConfig() edgeConfig {
 
 // Validate reports all fields that cannot be.
 func (c edgeConfig) Validate() error {
-	_, err := edge.ClientAddress(edge.ClientAddressConfig{Trusted: c.TrustedProxies})
-	return errors.Join(
-		invalid.If(err != nil, "trustedProxies", "is not understood: %v", err),
+	var errs []error
+	for i, network := range c.TrustedProxies {
+		_, err := edge.ClientAddress(edge.ClientAddressConfig{Trusted: []string{network}})
+		errs = append(errs, invalid.If(err != nil, "trustedProxies", "number %d, %q, is neither a network, like 10.0.0.0/8, nor an address", i+1, network))
+	}
+	return errors.Join(append(errs,
 		invalid.If(c.Instances < 1, "instances", "is %d: there is one at least", c.Instances),
 		invalid.If(c.RateLimit < 0 || c.RateLimit > 1_000_000, "rateLimit", "is %d, not between 0 and 1000000", c.RateLimit),
 		invalid.If(c.LoopbackRateLimit < 1 || c.LoopbackRateLimit > 10_000_000, "loopbackRateLimit", "is %d, not between 1 and 10000000", c.LoopbackRateLimit),
 		invalid.If(c.MaxInFlight < -1, "maxInFlight", "is %d: it is a number of requests, 0, or -1", c.MaxInFlight),
-	)
+	)...)
 }
 
 // maxInFlight is such that each connection has one request at work, and one that does something else.
