@@ -31,6 +31,7 @@ type set uint8
 type counts struct {
 	c        Config
 	policies []Policy
+	units    [maxPolicies]int64       // of policies: see Policy.interval
 	header   [1 << maxPolicies]string // RateLimit-Policy of each set
 	began    time.Time
 
@@ -93,8 +94,9 @@ func New(c Config, policies ...Policy) (*Limiter, error) {
 	}
 	l := &counts{c: c, policies: all, began: time.Now(), local: newLocal(c.MaxKeys), denied: newLocal(c.MaxKeys)}
 	var names []string
-	for _, p := range all {
+	for i, p := range all {
 		names = append(names, p.Name)
+		l.units[i] = p.interval()
 	}
 	for of := range set(1) << len(all) {
 		var said []string
@@ -170,15 +172,17 @@ type waitedKey struct{}
 
 // Take counts a request, by all its policies or by none. Where one request is counted at several places, use [Limiter.Handler],
 // or each may wait for Redis.
-func (l *Limiter) Take(r *http.Request) Decision {
-	w, _ := r.Context().Value(waitedKey{}).(*waited)
-	return l.takeOf(r, w)
+func (l *Limiter) Take(r *http.Request) (d Decision) {
+	var w *waited
+	if l.shared != nil {
+		w, _ = r.Context().Value(waitedKey{}).(*waited)
+	}
+	l.takeInto(&d, r, w)
+	return d
 }
 
-func (l *Limiter) takeOf(r *http.Request, w *waited) Decision {
+func (l *Limiter) takeInto(d *Decision, r *http.Request, w *waited) {
 	var cells [maxPolicies]cell
-	var of [maxPolicies]int
-	var d Decision
 	n := 0
 	for i := range l.policies {
 		p := &l.policies[i]
@@ -193,15 +197,14 @@ func (l *Limiter) takeOf(r *http.Request, w *waited) Decision {
 		if cost <= 0 || key == "" {
 			continue
 		}
-		unit := p.interval()
+		unit := l.units[i]
 		cells[n] = cell{who: who{i, short(key)}, cost: unit * int64(min(cost, p.Burst)), ahead: unit * int64(p.Burst), unit: unit}
-		of[n] = i
 		d.by |= 1 << i
 		n++
 	}
 	if n == 0 {
 		d.Allowed = true
-		return d
+		return
 	}
 	var states [maxPolicies]state
 	d.n = n
@@ -212,11 +215,12 @@ func (l *Limiter) takeOf(r *http.Request, w *waited) Decision {
 	if w != nil {
 		w.Duration = d.Waited
 	}
-	for i, s := range states[:n] {
-		d.policies[i] = PolicyState{Name: l.policies[of[i]].Name, Left: s.left, Reset: time.Duration(s.reset) * time.Microsecond, Exceeded: !d.Allowed && s.retry > 0}
+	for i := range n {
+		s, p := &states[i], &d.policies[i]
+		p.Name, p.Left, p.Reset = l.policies[cells[i].policy].Name, s.left, time.Duration(s.reset)*time.Microsecond
+		p.Exceeded = !d.Allowed && s.retry > 0
 		d.RetryAfter = max(d.RetryAfter, time.Duration(s.retry)*time.Microsecond)
 	}
-	return d
 }
 
 // short is a key that is no longer than one in Redis should be.
@@ -305,7 +309,8 @@ func (l *Limiter) Handler(next http.Handler) http.Handler {
 			spent = new(waited)
 			r = r.WithContext(context.WithValue(r.Context(), waitedKey{}, spent))
 		}
-		d := l.takeOf(r, spent)
+		var d Decision
+		l.takeInto(&d, r, spent)
 		if d.n > 0 {
 			// A list, of which another place of the chain may have said the beginning.
 			w.Header().Add("RateLimit-Policy", l.header[d.by])

@@ -2,17 +2,17 @@
 -- KEYS of each policy. ARGV of each the cost, and how far ahead a key may be, in microseconds. A number of 2^53 microseconds is
 -- in the year 2255.
 local time = redis.call('TIME')
-local now, tats, ok = time[1] * 1000000 + time[2], {}, 1
-for i, key in ipairs(KEYS) do
-  tats[i] = math.max(tonumber(redis.call('GET', key) or 0), now)
-  if tats[i] + ARGV[2 * i - 1] - now > tonumber(ARGV[2 * i]) then ok = 0 end
+local now, answer = time[1] * 1000000 + time[2], { 1 }
+for i = 1, #KEYS do
+  local ahead = (redis.call('GET', KEYS[i]) or now) - now
+  if ahead < 0 then ahead = 0 end
+  if ahead + ARGV[2 * i - 1] > tonumber(ARGV[2 * i]) then answer[1] = 0 end
+  answer[i + 1] = ahead
 end
-local answer = { ok }
-for i, key in ipairs(KEYS) do
-  if ok == 1 then
-    tats[i] = tats[i] + ARGV[2 * i - 1]
-    redis.call('SET', key, string.format('%.0f', tats[i]), 'PX', math.ceil((tats[i] - now) / 1000) + 1)
-  end
-  answer[i + 1] = tats[i] - now
+if answer[1] == 0 then return answer end
+for i = 1, #KEYS do
+  local ahead = answer[i + 1] + ARGV[2 * i - 1]
+  redis.call('PSETEX', KEYS[i], math.ceil(ahead / 1000) + 1, string.format('%.0f', now + ahead))
+  answer[i + 1] = ahead
 end
 return answer
