@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,8 +35,8 @@ type HTTPConfig struct {
 	Store     Store
 	Principal func(*http.Request) string
 	// StoreTimeout bounds each use of the store; a save is tried twice within it. Default
-	// 100 ms. When it is too small, reads go to the primary without need; while the store
-	// hangs, every request waits for it.
+	// 100 ms. When it is too small, reads go to the primary without need. A store that has not answered three times
+	// is asked what it has twice a second, by one request that waits; what is written it is told all the same.
 	StoreTimeout time.Duration
 
 	// AbsentMeansNew takes a request with neither a token nor a known principal for that of
@@ -84,7 +85,45 @@ func notInToken(r rune) bool {
 }
 
 // HTTP gives each request a session, and its client the token.
-type HTTP struct{ c HTTPConfig }
+type HTTP struct {
+	c    HTTPConfig
+	away away
+}
+
+const (
+	// maxFailures of the store, one after the other, and it is taken for away. Guess.
+	maxFailures = 3
+	askEvery    = 500 * time.Millisecond
+)
+
+// away is whether the store is to be asked, so that not every request waits for one that hangs.
+type away struct {
+	failures atomic.Int64
+	asked    atomic.Int64 // when it was last, since it is away; in nanoseconds of Unix
+}
+
+var errAway = errors.New("causal: the store is away")
+
+func (a *away) load(ctx context.Context, timeout time.Duration, store Store, principal string) (Token, error) {
+	if a.failures.Load() >= maxFailures {
+		last, now := a.asked.Load(), time.Now().UnixNano()
+		if now-last < int64(askEvery) || !a.asked.CompareAndSwap(last, now) {
+			return Token{}, errAway
+		}
+	}
+	within, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	t, err := store.Load(within, principal)
+	switch {
+	case err == nil:
+		a.failures.Store(0)
+	case ctx.Err() == nil: // or the client has gone, and that says nothing of the store
+		if a.failures.Add(1) == maxFailures {
+			a.asked.Store(time.Now().UnixNano())
+		}
+	}
+	return t, err
+}
 
 // NewHTTP checks the configuration.
 func NewHTTP(c HTTPConfig) (*HTTP, error) {
@@ -97,7 +136,7 @@ func NewHTTP(c HTTPConfig) (*HTTP, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	return &HTTP{c}, nil
+	return &HTTP{c: c}, nil
 }
 
 // Handler puts a session into the context of each request that next gets: with what
@@ -141,12 +180,10 @@ func (a *answer) begin(r *http.Request) {
 		a.principal = h.c.Principal(r)
 	}
 	if a.principal != "" {
-		ctx, cancel := context.WithTimeout(a.ctx, h.c.StoreTimeout)
-		stored, err := h.c.Store.Load(ctx, a.principal)
-		cancel()
+		stored, err := h.away.load(a.ctx, h.c.StoreTimeout, h.c.Store, a.principal)
 		if err != nil {
 			level := slog.LevelWarn
-			if errors.Is(a.ctx.Err(), context.Canceled) { // the client has gone, and the store is not to blame
+			if errors.Is(err, errAway) || errors.Is(a.ctx.Err(), context.Canceled) { // it was said, or the client has gone
 				level = slog.LevelDebug
 			}
 			h.c.Logger.Log(a.ctx, level, "causal: the store has not answered; the request reads the primary", "error", err)

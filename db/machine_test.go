@@ -1067,14 +1067,21 @@ func (m *machine) excused(e *entry) bool {
 // that was promoted, and lost that when it was killed, follows; but what it shows does not tell it from one that did not lose it, until its
 // control file is of the new timeline.
 func (m *machine) checkpoint() {
+	m.t.Log("restart points are written, since a replica is not read from")
 	for _, role := range []string{"primary", "replica"} {
 		for _, s := range m.stack.Services() {
 			if s.Role != role {
 				continue
 			}
-			if conn, err := pgx.Connect(m.t.Context(), stack.SuperuserURL(s.Direct)); err == nil {
-				_, _ = conn.Exec(m.t.Context(), "CHECKPOINT")
-				_ = conn.Close(m.t.Context())
+			ctx, cancel := context.WithTimeout(m.t.Context(), 5*time.Second)
+			conn, err := pgx.Connect(ctx, stack.SuperuserURL(s.Direct))
+			if err == nil {
+				_, err = conn.Exec(ctx, "CHECKPOINT")
+				_ = conn.Close(ctx)
+			}
+			cancel()
+			if err != nil {
+				m.t.Log(s.Name, err)
 			}
 		}
 	}
@@ -1086,8 +1093,9 @@ func (m *machine) end() {
 	t := m.t
 	t.Log(m.stamp("all faults end"))
 	within(t, 60*time.Second, func() error { return m.stack.ClearFaults(t.Context()) })
+	patience := time.Now().Add(20 * time.Second)
 	for _, i := range m.instances {
-		within(t, 30*time.Second, func() error {
+		within(t, 40*time.Second, func() error {
 			ctx, cancel := context.WithTimeout(client(t), 2*time.Second)
 			defer cancel()
 			if _, err := i.router.Write(ctx).Exec(ctx, "INSERT INTO t VALUES (-1, -1) ON CONFLICT (id) DO UPDATE SET n = -1"); err != nil {
@@ -1105,7 +1113,9 @@ func (m *machine) end() {
 				}
 			}
 			if len(ports) < 2 {
-				m.checkpoint()
+				if time.Now().After(patience) {
+					m.checkpoint()
+				}
 				return fmt.Errorf("%s reads on %d replicas", i.name, len(ports))
 			}
 			return nil

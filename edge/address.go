@@ -99,6 +99,9 @@ func prefixes(texts []string) ([]netip.Prefix, error) {
 			errs = append(errs, fmt.Errorf("edge: ClientAddressConfig.Trusted number %d is %q: it is like 10.0.0.0/8, or an address", i+1, text))
 			continue
 		}
+		if addr := prefix.Addr(); addr.Is4In6() && prefix.Bits() >= 96 { // as addresses are taken
+			prefix = netip.PrefixFrom(addr.Unmap(), prefix.Bits()-96)
+		}
 		if prefix != prefix.Masked() {
 			errs = append(errs, fmt.Errorf("edge: ClientAddressConfig.Trusted number %d is %q, and the network of that is %v", i+1, text, prefix.Masked()))
 			continue

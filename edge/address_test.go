@@ -57,6 +57,7 @@ func TestClientAddress(t *testing.T) {
 		"IPv4 in IPv6":                   {proxies, "[::ffff:10.0.0.1]:80", []string{"::ffff:198.51.100.1"}, "198.51.100.1"},
 		"a zone":                         {proxies, "[fd00::1%eth0]:80", []string{"2001:db8::5"}, "2001:db8::5"},
 		"a single trusted address":       {proxies, "192.0.2.7:80", []string{"198.51.100.1"}, "198.51.100.1"},
+		"a network of IPv4 in IPv6":      {edge.ClientAddressConfig{Trusted: []string{"::ffff:10.0.0.0/104"}}, "10.0.0.1:80", []string{"198.51.100.1"}, "198.51.100.1"},
 		"its neighbour":                  {proxies, "192.0.2.8:80", []string{"198.51.100.1"}, "192.0.2.8"},
 		"more than there are proxies":    {proxies, "10.0.0.1:80", []string{"198.51.100.1" + strings.Repeat(", 10.0.0.2", 40)}, "10.0.0.2"},
 		"a Unix socket":                  {proxies, "@", []string{"198.51.100.1"}, "invalid IP"},

@@ -48,6 +48,9 @@ func (c *upCmd) Run(ctx context.Context, signals *signals, file *settings) (err 
 	}
 	if app != nil {
 		app.Env = file.env()
+		if os.Getenv("CONDUIT_INSTANCES") == "" { // which may run by a command of its own
+			app.Env = append(app.Env, fmt.Sprintf("CONDUIT_INSTANCES=%d", c.Instances))
+		}
 	}
 	if _, err := stack.ReadState(c.Data); err == nil {
 		return fmt.Errorf("%w: %s; stop it with: loadline down --data %s", stack.ErrRunning, c.Data, c.Data)
@@ -98,9 +101,6 @@ func (c *upCmd) Run(ctx context.Context, signals *signals, file *settings) (err 
 			return err
 		}
 		app.Env = append(app.Env, "CONDUIT_JWT_SECRET="+secret)
-		if os.Getenv("CONDUIT_INSTANCES") == "" {
-			app.Env = append(app.Env, fmt.Sprintf("CONDUIT_INSTANCES=%d", c.Instances))
-		}
 	}
 	return c.serve(ctx, s, app, out, began)
 }

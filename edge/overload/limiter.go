@@ -162,11 +162,11 @@ func (l *Limiter) Handler(next http.Handler) http.Handler {
 			return
 		}
 		l.requests.Add(r.Context(), 1, l.served[class])
-		// What has failed, was given up, or has become another's connection says nothing of how long service takes.
+		// What was refused or has failed, was given up, or has become another's connection says nothing of how long service takes.
 		s := &status{ResponseWriter: w}
 		says := false
 		defer func() {
-			if says && s.code < http.StatusInternalServerError && !s.hijacked && r.Context().Err() == nil {
+			if says && s.code < http.StatusBadRequest && !s.hijacked && r.Context().Err() == nil {
 				permit.Record()
 			} else {
 				permit.Drop()

@@ -28,6 +28,6 @@ func Example() {
 	}
 	// Output:
 	// 200 "key";r=1;t=1
-	// 200 "key";r=0;t=2
-	// 429 "key";r=0;t=2
+	// 200 "key";r=0;t=1
+	// 429 "key";r=0;t=1
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -20,15 +19,6 @@ import (
 
 // Limiter counts requests by policies. It may be used by several goroutines.
 type Limiter struct {
-	*counts
-	only set
-}
-
-// set has a bit for each policy.
-type set uint8
-
-// counts are what a Limiter and those by Only have in common.
-type counts struct {
 	c        Config
 	policies []Policy
 	units    [maxPolicies]int64       // of policies: see Policy.interval
@@ -44,6 +34,11 @@ type counts struct {
 	wait         metric.Float64Histogram
 	registration metric.Registration
 }
+
+// set has a bit for each policy.
+type set uint8
+
+func (s set) has(policy int) bool { return s&(1<<policy) != 0 }
 
 // decisions are the attributes decision and by.
 var decisions = [...][2]string{allowedByRedis: {"allowed", "redis"}, deniedByRedis: {"denied", "redis"}, allowedHere: {"allowed", "local"}, deniedHere: {"denied", "local"}, deniedBefore: {"denied", "cache"}}
@@ -61,28 +56,28 @@ type Decision struct {
 	Allowed bool
 	// RetryAfter is when it would be allowed. 0 where it was.
 	RetryAfter time.Duration
-	// Waited is for how long the request has waited for Redis, here and where it was counted before.
+	// Waited is for how long the request has waited for Redis.
 	Waited   time.Duration
 	n        int
 	by       set
 	policies [maxPolicies]PolicyState
 }
 
-// Policies are those that the request was counted by.
+// Policies are those that the request was counted by, or refused by.
 func (d *Decision) Policies() []PolicyState { return d.policies[:d.n] }
 
 // PolicyState is what one policy says.
 type PolicyState struct {
 	Name  string
 	Left  int64         // requests that could follow at once
-	Reset time.Duration // until all could
+	Reset time.Duration // until there is one more; 0: all are there
 	// Exceeded: it is why the request is not allowed.
 	Exceeded bool
 }
 
 // New checks policies. The metrics are loadline.ratelimit.decisions{decision, by}: allowed or denied, by redis, local, or
-// cache, which is who was refused before; and loadline.ratelimit.wait, for how long requests have waited for Redis. Close
-// ends them.
+// cache, which is who was refused before; and loadline.ratelimit.wait, for how long requests have waited for Redis, in
+// seconds. Close ends them.
 func New(c Config, policies ...Policy) (*Limiter, error) {
 	c = c.withDefaults()
 	all := make([]Policy, len(policies))
@@ -92,7 +87,7 @@ func New(c Config, policies ...Policy) (*Limiter, error) {
 	if err := c.validate(all); err != nil {
 		return nil, err
 	}
-	l := &counts{c: c, policies: all, began: time.Now(), local: newLocal(c.MaxKeys), denied: newLocal(c.MaxKeys)}
+	l := &Limiter{c: c, policies: all, began: time.Now(), local: newLocal(c.MaxKeys), denied: newLocal(c.MaxKeys)}
 	var names []string
 	for i, p := range all {
 		names = append(names, p.Name)
@@ -113,18 +108,18 @@ func New(c Config, policies ...Policy) (*Limiter, error) {
 	if err := l.register(); err != nil {
 		return nil, err
 	}
-	return &Limiter{counts: l, only: set(1)<<len(all) - 1}, nil
+	return l, nil
 }
 
-func (l *counts) register() error {
+func (l *Limiter) register() error {
 	provider := l.c.MeterProvider
 	if provider == nil {
 		provider = otel.GetMeterProvider()
 	}
 	meter := provider.Meter("github.com/loadlinehq/loadline/edge/ratelimit")
 	var err error
-	l.wait, err = meter.Float64Histogram("loadline.ratelimit.wait", metric.WithUnit("s"), metric.WithDescription("For how long a request has waited for Redis, each time that it was counted there."),
-		metric.WithExplicitBucketBoundaries(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1))
+	l.wait, err = meter.Float64Histogram("loadline.ratelimit.wait", metric.WithUnit("s"), metric.WithDescription("For how long a request has waited for Redis."),
+		metric.WithExplicitBucketBoundaries(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.03, 0.05, 0.1))
 	if err != nil {
 		return err
 	}
@@ -142,53 +137,18 @@ func (l *counts) register() error {
 	return err
 }
 
-func (s set) has(policy int) bool { return s&(1<<policy) != 0 }
-
-// Only returns the limiter for some of its policies, by their names, to stand at another place of the chain: the one by address
-// in front of authentication, and the one by user behind it. Counts, metrics, and what is known of Redis are the same; a
-// request waits for Redis no longer at both than at one. It panics where there is no such policy.
-func (l *Limiter) Only(names ...string) *Limiter {
-	only := &Limiter{counts: l.counts}
-	for _, name := range names {
-		i := slices.IndexFunc(l.policies, func(p Policy) bool { return p.Name == name })
-		if i < 0 {
-			panic(fmt.Sprintf("ratelimit: there is no policy %q", name))
-		}
-		only.only |= 1 << i
-	}
-	return only
-}
-
 // Close ends the metrics.
 func (l *Limiter) Close() error { return l.registration.Unregister() }
 
 // now is in microseconds, and never goes back.
-func (l *counts) now() int64 { return int64(time.Since(l.began)/time.Microsecond) + 1 }
+func (l *Limiter) now() int64 { return int64(time.Since(l.began)/time.Microsecond) + 1 }
 
-// waited is for how long a request has waited for Redis, at all places where it is counted, which are one after the other.
-type waited struct{ time.Duration }
-
-type waitedKey struct{}
-
-// Take counts a request, by all its policies or by none. Where one request is counted at several places, use [Limiter.Handler],
-// or each may wait for Redis.
+// Take counts a request, by all its policies or by none.
 func (l *Limiter) Take(r *http.Request) (d Decision) {
-	var w *waited
-	if l.shared != nil {
-		w, _ = r.Context().Value(waitedKey{}).(*waited)
-	}
-	l.takeInto(&d, r, w)
-	return d
-}
-
-func (l *Limiter) takeInto(d *Decision, r *http.Request, w *waited) {
 	var cells [maxPolicies]cell
 	n := 0
 	for i := range l.policies {
 		p := &l.policies[i]
-		if !l.only.has(i) {
-			continue
-		}
 		cost := 1
 		if p.Cost != nil {
 			cost = p.Cost(r)
@@ -204,23 +164,21 @@ func (l *Limiter) takeInto(d *Decision, r *http.Request, w *waited) {
 	}
 	if n == 0 {
 		d.Allowed = true
-		return
+		return d
 	}
 	var states [maxPolicies]state
-	d.n = n
-	if w != nil {
-		d.Waited = w.Duration
-	}
 	d.Allowed = l.take(r.Context(), cells[:n], states[:n], &d.Waited)
-	if w != nil {
-		w.Duration = d.Waited
-	}
 	for i := range n {
-		s, p := &states[i], &d.policies[i]
+		s, p := &states[i], &d.policies[d.n]
+		if !s.known { // another has refused it
+			continue
+		}
+		d.n++
 		p.Name, p.Left, p.Reset = l.policies[cells[i].policy].Name, s.left, time.Duration(s.reset)*time.Microsecond
 		p.Exceeded = !d.Allowed && s.retry > 0
 		d.RetryAfter = max(d.RetryAfter, time.Duration(s.retry)*time.Microsecond)
 	}
+	return d
 }
 
 // short is a key that is no longer than one in Redis should be.
@@ -232,8 +190,7 @@ func short(key string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// take adds to what the request has waited.
-func (l *counts) take(ctx context.Context, cells []cell, states []state, waited *time.Duration) (ok bool) {
+func (l *Limiter) take(ctx context.Context, cells []cell, states []state, waited *time.Duration) (ok bool) {
 	now := l.now()
 	if l.shared == nil || l.shared.away() {
 		return l.alone(now, cells, states)
@@ -242,24 +199,17 @@ func (l *counts) take(ctx context.Context, cells []cell, states []state, waited 
 	for i := range cells {
 		if until := l.denied.until(cells[i].who); until > now {
 			refused = true
-			states[i] = state{retry: until - now, reset: until - now + cells[i].ahead - cells[i].unit}
-		} else {
-			states[i] = cells[i].after(0) // not looked at
+			states[i] = state{retry: until - now, reset: until - now, known: true}
 		}
 	}
 	if refused {
 		l.decisions[deniedBefore].Add(1)
 		return false
 	}
-	left := l.c.Timeout - *waited
-	if left < time.Millisecond { // it has waited before
-		return l.alone(now, cells, states)
-	}
 	began := time.Now()
-	ok, err := l.shared.take(ctx, left, cells, states)
-	took := time.Since(began)
-	*waited += took
-	l.wait.Record(ctx, took.Seconds())
+	ok, err := l.shared.take(ctx, cells, states)
+	*waited = time.Since(began)
+	l.wait.Record(ctx, waited.Seconds())
 	if err != nil {
 		if l.shared.failures.Load() >= maxFailures && !l.logged.Swap(true) {
 			l.c.Logger.WarnContext(ctx, "ratelimit: Redis is away; each instance counts for itself until it is back", "error", err)
@@ -282,7 +232,7 @@ func (l *counts) take(ctx context.Context, cells []cell, states []state, waited 
 }
 
 // alone counts in this process, by its share, which cells are made of.
-func (l *counts) alone(now int64, cells []cell, states []state) bool {
+func (l *Limiter) alone(now int64, cells []cell, states []state) bool {
 	if n := int64(max(1, l.c.Instances())); n > 1 {
 		for i := range cells {
 			c := &cells[i]
@@ -304,15 +254,9 @@ func (l *counts) alone(now int64, cells []cell, states []state) bool {
 // Handler lets in what the policies allow, and answers what they do not with 429.
 func (l *Limiter) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		spent, before := r.Context().Value(waitedKey{}).(*waited)
-		if !before && l.shared != nil {
-			spent = new(waited)
-			r = r.WithContext(context.WithValue(r.Context(), waitedKey{}, spent))
-		}
-		var d Decision
-		l.takeInto(&d, r, spent)
+		d := l.Take(r)
 		if d.n > 0 {
-			// A list, of which another place of the chain may have said the beginning.
+			// Lists, of which another limiter may have said the beginning.
 			w.Header().Add("RateLimit-Policy", l.header[d.by])
 			w.Header().Add("RateLimit", d.header())
 		}
@@ -327,8 +271,8 @@ func (l *Limiter) Handler(next http.Handler) http.Handler {
 // header is draft-ietf-httpapi-ratelimit-headers-10's RateLimit.
 func (d *Decision) header() string {
 	var b strings.Builder
-	for i, p := range d.Policies() {
-		if i > 0 {
+	for _, p := range d.Policies() {
+		if b.Len() > 0 {
 			b.WriteString(", ")
 		}
 		fmt.Fprintf(&b, "%q;r=%d;t=%d", p.Name, p.Left, seconds(p.Reset.Microseconds()))

@@ -1,6 +1,9 @@
 package ratelimit
 
-import "sync"
+import (
+	"hash/maphash"
+	"sync"
+)
 
 const (
 	shards = 64
@@ -10,7 +13,8 @@ const (
 
 // local counts in this process. It may be used by several goroutines.
 type local struct {
-	most int // entries of a shard
+	seed maphash.Seed // a client that chose where he is counted could drop others from there
+	most int          // entries of a shard
 	of   [shards]struct {
 		mu sync.Mutex
 		m  map[who]*int64 // theoretical arrival times, in microseconds
@@ -19,20 +23,15 @@ type local struct {
 }
 
 func newLocal(maxKeys int) *local {
-	l := &local{most: max(1, maxKeys/shards)}
+	l := &local{seed: maphash.MakeSeed(), most: max(1, maxKeys/shards)}
 	for i := range l.of {
 		l.of[i].m = make(map[who]*int64)
 	}
 	return l
 }
 
-// shard goes by the end of a key, where keys differ: who chooses his so that they meet in one shard slows himself down.
 func (l *local) shard(of who) int {
-	h := uint64(of.policy)
-	for i := max(0, len(of.key)-4); i < len(of.key); i++ {
-		h = (h ^ uint64(of.key[i])) * 0x9e3779b97f4a7c15
-	}
-	return int(h >> 58)
+	return int((maphash.String(l.seed, of.key) + uint64(of.policy)) % shards)
 }
 
 // take lets all cells in or none, and says of each what is left. Now is in microseconds.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -46,9 +47,17 @@ func ByAddress(r *http.Request) string {
 	return network.Addr().String()
 }
 
-// FromLoopback reports whether the client is on this machine: a developer, a load generator, a test; they are given a policy of
-// their own. A proxy on this machine that is not trusted makes all its clients that: see edge.ClientAddressConfig.
-func FromLoopback(r *http.Request) bool { return edge.ClientAddr(r.Context()).IsLoopback() }
+// FromLoopback reports whether the request comes from this machine, and is nobody else's: a developer's, a load generator's, a test's. They can be
+// given a policy of their own. What a proxy on this machine passes on is not, by the header that it adds.
+func FromLoopback(r *http.Request) bool {
+	for _, forwarded := range []string{"X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via"} {
+		if len(r.Header[forwarded]) > 0 {
+			return false
+		}
+	}
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && from.Addr().Unmap().IsLoopback()
+}
 
 func (p Policy) withDefaults() Policy {
 	if p.Limit == 0 {
@@ -77,13 +86,15 @@ func (p *Policy) validate() error {
 	wrong(p.Window < time.Millisecond || p.Window > maxWindow, "Window is %v, and should be 1 ms to %v", p.Window, maxWindow)
 	wrong(p.Burst < 1 || p.Burst > maxLimit, "Burst is %d, and should be 1 to %d", p.Burst, maxLimit)
 	wrong(p.Key == nil, "Key is missing: whose request is it?")
-	wrong(p.Limit > 0 && p.interval() < 1, "%d in %v is more than one in a microsecond, which is not counted", p.Limit, p.Window)
+	wrong(p.Limit > 0 && int64(p.Window/time.Microsecond) < int64(p.Limit), "%d in %v is more than one in a microsecond, which is not counted", p.Limit, p.Window)
 	wrong(p.Limit > 0 && p.Window > 0 && int64(p.Burst) > int64(maxWindow/time.Microsecond)/max(1, p.interval()), "Burst is %d, which takes longer than %v to come back", p.Burst, maxWindow)
 	return errors.Join(errs...)
 }
 
-// interval is the time that one request stands for, in microseconds.
-func (p *Policy) interval() int64 { return int64(p.Window/time.Microsecond) / int64(p.Limit) }
+// interval is the time that one request stands for, in microseconds. Rounded up: what is said is not exceeded.
+func (p *Policy) interval() int64 {
+	return (int64(p.Window/time.Microsecond) + int64(p.Limit) - 1) / int64(p.Limit)
+}
 
 // cell is one policy's question: the interval times the cost, and how far ahead of now a key may be.
 type cell struct {
@@ -99,14 +110,19 @@ type who struct {
 	key    string
 }
 
-// state is what became of a cell: how many are left, and when there is one more, or enough.
+// state is what became of a cell, in microseconds.
 type state struct {
 	left  int64
-	retry int64 // microseconds until this request would have been let in; 0: it was
-	reset int64 // until all is there again
+	retry int64 // until this request would have been let in; 0: it was
+	reset int64 // until there is one more; 0: all are there
+	known bool
 }
 
 // after is the state of a cell whose theoretical arrival time is so far ahead.
 func (c *cell) after(ahead int64) state {
-	return state{left: max(0, (c.ahead-ahead)/c.unit), reset: max(0, ahead)}
+	s := state{left: max(0, (c.ahead-ahead)/c.unit), known: true}
+	if ahead > 0 {
+		s.reset = ahead + (s.left+1)*c.unit - c.ahead
+	}
+	return s
 }

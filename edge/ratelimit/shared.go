@@ -58,10 +58,10 @@ func (s *shared) away() bool {
 	return true
 }
 
-// take returns an error when Redis has not answered within the limit: its client may wait longer, for a connection, than the
+// take returns an error when Redis has not answered in time: its client may wait longer, for a connection, than the
 // context that it is given, and who asks here does not.
-func (s *shared) take(ctx context.Context, limit time.Duration, cells []cell, states []state) (ok bool, err error) {
-	within, cancel := context.WithTimeout(ctx, limit)
+func (s *shared) take(ctx context.Context, cells []cell, states []state) (ok bool, err error) {
+	within, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	type answer struct {
 		ok    bool
@@ -89,12 +89,12 @@ func (s *shared) take(ctx context.Context, limit time.Duration, cells []cell, st
 	select {
 	case a = <-done:
 	case <-within.Done():
-		a.err = fmt.Errorf("ratelimit: Redis has not answered within %v", limit)
+		a.err = fmt.Errorf("ratelimit: Redis has not answered within %v", s.timeout)
 	}
 	switch {
 	case a.err == nil:
 		s.failures.Store(0)
-	case ctx.Err() != nil, limit < s.timeout && within.Err() != nil: // who asks has gone, or had little time left: that says nothing of Redis
+	case ctx.Err() != nil: // who asks has gone, and that says nothing of Redis
 		return false, a.err
 	default:
 		s.failures.Add(1)

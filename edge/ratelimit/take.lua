@@ -4,9 +4,9 @@
 local time = redis.call('TIME')
 local now, answer = time[1] * 1000000 + time[2], { 1 }
 for i = 1, #KEYS do
-  local ahead = (redis.call('GET', KEYS[i]) or now) - now
-  if ahead < 0 then ahead = 0 end
-  if ahead + ARGV[2 * i - 1] > tonumber(ARGV[2 * i]) then answer[1] = 0 end
+  local ahead, most = (redis.call('GET', KEYS[i]) or now) - now, tonumber(ARGV[2 * i])
+  if ahead < 0 then ahead = 0 elseif ahead > most then ahead = most end -- the clock has gone back
+  if ahead + ARGV[2 * i - 1] > most then answer[1] = 0 end
   answer[i + 1] = ahead
 end
 if answer[1] == 0 then return answer end

@@ -313,9 +313,10 @@ func startConduit(t *testing.T, s *stack.Stack, bin string) string {
 		t.Fatal(err)
 	}
 	conduit := filepath.Join(bin, "conduit")
+	t.Log(manyRequests)
 	err = s.StartApp(t.Context(), stack.App{
 		Setup: [][]string{{conduit, "migrate"}, {conduit, "seed"}}, Command: []string{conduit, "serve"}, Instances: 2,
-		Env: []string{"CONDUIT_JWT_SECRET=" + secret, manyRequests},
+		Env: []string{"CONDUIT_JWT_SECRET=" + secret, "CONDUIT_INSTANCES=2", manyRequests},
 	})
 	if err != nil {
 		t.Fatal(err)

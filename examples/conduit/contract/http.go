@@ -20,27 +20,41 @@ func (s *suite) testHTTP(t *testing.T) {
 func (s *suite) testValidators(t *testing.T) {
 	t.Parallel()
 	slug := s.ann.publish(t, "Asked for again").Slug
-	get := func(etag string) *answer {
-		c := s.ann.call(http.MethodGet, "/articles/"+slug, nil)
+	get := func(a actor, target, etag string) *answer {
+		c := a.call(http.MethodGet, target, nil)
 		c.undocumented = true
 		if etag != "" {
 			c.header = http.Header{"If-None-Match": {etag}}
 		}
 		return s.do(t, c)
 	}
-	first := get("").want(t, http.StatusOK)
-	etag, control := first.header.Get("ETag"), first.header.Get("Cache-Control")
-	if etag == "" || control != "private, no-cache" {
-		t.Fatalf("ETag %q, Cache-Control %q\n%s", etag, control, first)
+	article := "/articles/" + slug
+	for _, a := range []actor{s.ann, s.anyone} {
+		for _, target := range []string{article, article + "/comments", "/articles?author=" + s.ann.Username, "/profiles/" + s.ann.Username} {
+			first := get(a, target, "").want(t, http.StatusOK)
+			etag, control := first.header.Get("ETag"), first.header.Get("Cache-Control")
+			if etag == "" || control != "private, no-cache" {
+				t.Fatalf("%s: ETag %q, Cache-Control %q\n%s", target, etag, control, first)
+			}
+			again := get(a, target, etag).want(t, http.StatusNotModified)
+			if len(again.body) > 0 || again.header.Get("ETag") != etag || again.header.Get("Cache-Control") != control {
+				t.Errorf("%s: 304 is not as 200 was\n%s", target, again)
+			}
+		}
 	}
-	if again := get(etag).want(t, http.StatusNotModified); len(again.body) > 0 {
-		t.Errorf("a body comes with 304\n%s", again)
-	}
-	s.do(t, s.ann.call(http.MethodPut, "/articles/"+slug, obj{"article": obj{"description": "changed"}})).want(t, http.StatusOK)
-	get(etag).want(t, http.StatusOK)
-	c := s.ann.call(http.MethodGet, "/user", nil)
-	if got := s.do(t, c).want(t, http.StatusOK); got.header.Get("Cache-Control") != "private, no-store" {
-		t.Errorf("Cache-Control is %q\n%s", got.header.Get("Cache-Control"), got)
+	etag := get(s.ann, article, "").want(t, http.StatusOK).header.Get("ETag")
+	s.do(t, s.bob.call(http.MethodPost, article+"/favorite", nil)).want(t, http.StatusOK)
+	get(s.bob, article, etag).want(t, http.StatusOK) // what he sees is not what she has seen
+	s.do(t, s.ann.call(http.MethodPut, article, obj{"article": obj{"description": "changed"}})).want(t, http.StatusOK)
+	get(s.ann, article, etag).want(t, http.StatusOK)
+	for _, got := range []*answer{
+		s.do(t, s.ann.call(http.MethodGet, "/user", nil)).want(t, http.StatusOK),
+		s.do(t, s.ann.call(http.MethodPut, "/user", obj{"user": obj{"image": nil}})).want(t, http.StatusOK),
+		get(s.anyone, "/articles/none-such", "").want(t, http.StatusNotFound),
+	} {
+		if control := got.header.Get("Cache-Control"); !strings.Contains(control, "no-store") {
+			t.Errorf("Cache-Control is %q\n%s", control, got)
+		}
 	}
 }
 

@@ -88,6 +88,10 @@ func TestUp(t *testing.T) {
 			done := make(chan struct{})
 			var away sync.WaitGroup
 			away.Go(func() { defer close(done); up.withoutRedis(t) })
+			target := target
+			if !slow { // over the one address that users have, which is not done otherwise
+				target.URLs = []string{up.App.URL}
+			}
 			for again := true; again; { // until it was away, and back
 				again = t.Run("contract", func(t *testing.T) { contract.Run(t, target) })
 				select {

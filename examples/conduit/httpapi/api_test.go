@@ -79,7 +79,18 @@ func (s stub) DeleteComment(_ context.Context, _ int64, _ string, id int64) erro
 	return s.err
 }
 
+// tokenOf returns what a user sends.
+func (s server) tokenOf(t *testing.T, id int64) string {
+	t.Helper()
+	token, err := s.issue.Issue(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "Token " + token
+}
+
 type server struct {
+	issue   *auth.Tokens
 	handler http.Handler
 	token   string // of user 42
 	log     *bytes.Buffer
@@ -133,6 +144,7 @@ func newLimited(t *testing.T, store httpapi.Store, limits *httpapi.Limits, proxi
 		t.Fatal(err)
 	}
 	return server{
+		issue:   tokens,
 		handler: handler,
 		token:   "Token " + token,
 		log:     &log,

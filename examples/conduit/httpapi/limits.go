@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -25,7 +26,7 @@ type LimitsConfig struct {
 	// PerMinute is how many requests a user may make in a minute, or an address those of whom nobody has logged in; all of one
 	// address may make ten times as many. 0: there is no limit.
 	PerMinute int
-	// Loopback is the same for clients on this machine, by address and by user.
+	// Loopback is the same for clients on this machine, by address and by user. 0: they are as others.
 	Loopback int
 	// MaxInFlight is how many requests are served at a time at most. 0: there is no limit.
 	MaxInFlight int
@@ -34,8 +35,8 @@ type LimitsConfig struct {
 
 // Limits refuse what is too much: of one client with 429, and of all together with 503.
 type Limits struct {
-	byAddress, byClient, shed edge.Middleware // nil: no limit
-	close                     []func() error
+	ofClient, shed edge.Middleware // nil: no limit
+	close          []func() error
 }
 
 // NewLimits needs to be closed.
@@ -48,7 +49,7 @@ func NewLimits(c LimitsConfig) (*Limits, error) {
 		if err != nil {
 			return nil, err
 		}
-		l.byAddress, l.byClient = limiter.Only("address", "loopback").Handler, limiter.Only("client", "loopback-user").Handler
+		l.ofClient = limiter.Handler
 		l.close = append(l.close, limiter.Close)
 	}
 	if c.MaxInFlight > 0 {
@@ -71,11 +72,15 @@ func (l *Limits) Close() error {
 	return errors.Join(errs...)
 }
 
+// policies are all looked at in one place, behind authentication, which takes microseconds: so an address does not pay for what is refused
+// to one of its users.
 func policies(perMinute, loopback int) []ratelimit.Policy {
+	host, _ := os.Hostname()
+	isHere := func(r *http.Request) bool { return loopback > 0 && ratelimit.FromLoopback(r) }
 	// of counts requests from this machine, or from others.
-	of := func(local bool, key func(*http.Request) string) func(*http.Request) string {
+	of := func(here bool, key func(*http.Request) string) func(*http.Request) string {
 		return func(r *http.Request) string {
-			if isHealth(r) || ratelimit.FromLoopback(r) != local {
+			if isHealth(r) || isHere(r) != here {
 				return ""
 			}
 			return key(r)
@@ -87,22 +92,24 @@ func policies(perMinute, loopback int) []ratelimit.Policy {
 		}
 		return ratelimit.ByAddress(r)
 	}
-	return []ratelimit.Policy{
+	all := []ratelimit.Policy{
 		{Name: "address", Limit: addressShare * perMinute, Window: time.Minute, Key: of(false, ratelimit.ByAddress)},
 		{Name: "client", Limit: perMinute, Window: time.Minute, Key: of(false, client)},
-		{Name: "loopback", Limit: loopback, Window: time.Minute, Key: of(true, ratelimit.ByAddress)},
-		{Name: "loopback-user", Limit: loopback, Window: time.Minute, Key: of(true, Principal)},
 	}
+	if loopback > 0 {
+		all = append(all,
+			// Each machine's own: 127.0.0.1 is on all of them.
+			ratelimit.Policy{Name: "loopback", Limit: loopback, Window: time.Minute, Key: of(true, func(r *http.Request) string { return host + " " + ratelimit.ByAddress(r) })},
+			ratelimit.Policy{Name: "loopback-user", Limit: loopback, Window: time.Minute, Key: of(true, Principal)})
+	}
+	return all
 }
 
 // class exempts what must be answered, and what waits for its turn to hash a password: that has a queue of its own, and
-// how long it takes says nothing of the database.
+// how long it takes says nothing of the database, whose pools have theirs.
 func class(r *http.Request) overload.Class {
-	switch edge.RouteOf(r) {
-	case "/api/users", "/api/users/login":
-		return overload.Exempt
-	}
-	if isHealth(r) {
+	switch route := edge.RouteOf(r); {
+	case isHealth(r), r.Method == http.MethodPost && (route == "/api/users" || route == "/api/users/login"), r.Method == http.MethodPut && route == "/api/user":
 		return overload.Exempt
 	}
 	return overload.DefaultClass(r)

@@ -36,7 +36,7 @@ func (a *api) middleware(c Config, mux *http.ServeMux) (func(http.Handler) http.
 		chain.Idempotency = &edge.IdempotencyConfig{Store: c.Idempotency, Principal: Principal, Applies: mayHaveKey, Errors: errs}
 	}
 	if c.Limits != nil {
-		chain.LimitByAddress, chain.Limit, chain.Shed = c.Limits.byAddress, c.Limits.byClient, c.Limits.shed
+		chain.Limit, chain.Shed = c.Limits.ofClient, c.Limits.shed
 	}
 	caching, err := edge.NewCaching(edge.CachingConfig{Policy: cachePolicy})
 	if err != nil {
@@ -143,7 +143,7 @@ func corsOf(origins []string) *cors.Options {
 		AllowedOrigins: origins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete},
 		AllowedHeaders: []string{"Authorization", "Content-Type", "If-None-Match", edge.RequestIDHeader, edge.IdempotencyKeyHeader, causal.HeaderName},
-		ExposedHeaders: []string{edge.RequestIDHeader, edge.ReplayedHeader, "Retry-After", "RateLimit", "RateLimit-Policy", causal.HeaderName},
+		ExposedHeaders: []string{"ETag", edge.RequestIDHeader, edge.ReplayedHeader, "Retry-After", "RateLimit", "RateLimit-Policy", causal.HeaderName},
 		MaxAge:         int((10 * time.Minute).Seconds()),
 	}
 }

@@ -78,8 +78,14 @@ func (a *api) welcome(w http.ResponseWriter, r *http.Request, status int, user c
 	if err != nil {
 		return err
 	}
-	writeJSON(w, status, viewUser(user, token))
+	writeCredentials(w, status, viewUser(user, token))
 	return nil
+}
+
+// writeCredentials answers with what nobody is to keep.
+func writeCredentials(w http.ResponseWriter, status int, object any) {
+	w.Header().Set("Cache-Control", "no-store")
+	writeJSON(w, status, object)
 }
 
 func (a *api) getUser(w http.ResponseWriter, r *http.Request, viewer int64) error {
@@ -92,7 +98,7 @@ func (a *api) getUser(w http.ResponseWriter, r *http.Request, viewer int64) erro
 	}
 	// The token that was sent: a new one here would let a stolen token live
 	// for ever.
-	writeJSON(w, http.StatusOK, viewUser(user, token(r)))
+	writeCredentials(w, http.StatusOK, viewUser(user, token(r)))
 	return nil
 }
 
@@ -135,6 +141,6 @@ func (a *api) updateUser(w http.ResponseWriter, r *http.Request, viewer int64) e
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, viewUser(user, token(r)))
+	writeCredentials(w, http.StatusOK, viewUser(user, token(r)))
 	return nil
 }

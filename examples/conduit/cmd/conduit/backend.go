@@ -189,7 +189,7 @@ func openRedis(c redisConfig, log *slog.Logger) (rueidis.Client, error) {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
 	if err != nil {
-		log.Warn("Redis does not answer; users' reads go to the primary until it does", slog.Any("error", err))
+		log.Warn("Redis does not answer; until it does users' reads go to the primary, and each instance counts requests for itself", slog.Any("error", err))
 	}
 	return client, nil
 }

@@ -129,7 +129,7 @@ edge:
   trustedProxies: [everybody]
   instances: 0
   rateLimit: -1
-  loopbackRateLimit: 0
+  loopbackRateLimit: -1
   maxInFlight: -2
 auth:
   jwtSecret: hunter22
@@ -147,10 +147,10 @@ FILE:10:17: database.queryTimeout is 10s: it must end before a request does, whi
 FILE:12:8: redis.url is not understood: it is like redis://user:password@127.0.0.1:6379/0
 FILE:14:15: http.drainDelay is -1s: it cannot be negative
 FILE:15:17: http.drainTimeout is "5", a number without a unit: a duration has a unit: 2s, 500ms, 5m
-FILE:17:19: edge.trustedProxies number 1, "everybody", is neither a network, like 10.0.0.0/8, nor an address
+FILE:17:19: edge.trustedProxies number 1, "everybody", is no network, like 10.0.0.0/8 and without more bits than its length says, and no address
 FILE:18:14: edge.instances is 0: there is one at least
 FILE:19:14: edge.rateLimit is -1, not between 0 and 1000000
-FILE:20:22: edge.loopbackRateLimit is 0, not between 1 and 10000000
+FILE:20:22: edge.loopbackRateLimit is -1, not between 0 and 10000000
 FILE:21:16: edge.maxInFlight is -2: it is a number of requests, 0, or -1
 FILE:23:14: auth.jwtSecret has 8 bytes and needs 32: make one with ` + "`openssl rand -base64 32`" + `
 environment PORT: http.port is "http" where a whole number from 0 to 65535 is expected`

@@ -16,7 +16,7 @@ type edgeConfig struct {
 	Instances int `yaml:"instances" env:"CONDUIT_INSTANCES"`
 	// RateLimit is how many requests a user may make in a minute: see httpapi.LimitsConfig. 0 is no limit.
 	RateLimit int `yaml:"rateLimit" env:"CONDUIT_RATE_LIMIT"`
-	// LoopbackRateLimit is the same for clients on this machine.
+	// LoopbackRateLimit is the same for clients on this machine; 0: they are as others.
 	LoopbackRateLimit int `yaml:"loopbackRateLimit" env:"CONDUIT_LOOPBACK_RATE_LIMIT"`
 	// MaxInFlight is how many requests are served at a time; 0 is twice the connections, -1 no limit.
 	MaxInFlight int `yaml:"maxInFlight" env:"CONDUIT_MAX_IN_FLIGHT"`
@@ -31,12 +31,12 @@ func (c edgeConfig) Validate() error {
 	var errs []error
 	for i, network := range c.TrustedProxies {
 		_, err := edge.ClientAddress(edge.ClientAddressConfig{Trusted: []string{network}})
-		errs = append(errs, invalid.If(err != nil, "trustedProxies", "number %d, %q, is neither a network, like 10.0.0.0/8, nor an address", i+1, network))
+		errs = append(errs, invalid.If(err != nil, "trustedProxies", "number %d, %q, is no network, like 10.0.0.0/8 and without more bits than its length says, and no address", i+1, network))
 	}
 	return errors.Join(append(errs,
 		invalid.If(c.Instances < 1, "instances", "is %d: there is one at least", c.Instances),
 		invalid.If(c.RateLimit < 0 || c.RateLimit > 1_000_000, "rateLimit", "is %d, not between 0 and 1000000", c.RateLimit),
-		invalid.If(c.LoopbackRateLimit < 1 || c.LoopbackRateLimit > 10_000_000, "loopbackRateLimit", "is %d, not between 1 and 10000000", c.LoopbackRateLimit),
+		invalid.If(c.LoopbackRateLimit < 0 || c.LoopbackRateLimit > 10_000_000, "loopbackRateLimit", "is %d, not between 0 and 10000000", c.LoopbackRateLimit),
 		invalid.If(c.MaxInFlight < -1, "maxInFlight", "is %d: it is a number of requests, 0, or -1", c.MaxInFlight),
 	)...)
 }
