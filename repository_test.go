@@ -98,6 +98,24 @@ var forbidden = map[string]map[string]string{
 		"github.com/redis":            "the cache is another package's",
 		"github.com/pressly/goose/v3": "migrations are the command's and the application's",
 	},
+	"/telemetry": {
+		"testing":                     "it would be linked into every program",
+		module + "/internal":          "an application imports it as it is",
+		module + "/db":                "packages are handed its providers",
+		module + "/cache":             "packages are handed its providers",
+		module + "/edge":              "packages are handed its providers",
+		module + "/events":            "packages are handed its providers",
+		"github.com/jackc/pgx":        "packages are handed its providers",
+		"github.com/redis":            "packages are handed its providers",
+		"github.com/nats-io":          "packages are handed its providers",
+		"google.golang.org/grpc":      "what OTLP links is package telemetry/otlp's",
+		"github.com/pressly/goose/v3": "migrations are the command's and the application's",
+	},
+	"/telemetry/otlp": {
+		"testing":            "it would be linked into every program",
+		module + "/internal": "an application imports it as it is",
+		module + "/db":       "packages are handed its providers",
+	},
 	"/internal/stack": {
 		"testing":                     "it would be linked into the command",
 		"github.com/alecthomas/kong":  "flags are the command's",
@@ -301,7 +319,7 @@ func TestForbiddenImports(t *testing.T) {
 func TestExportersAreOfCommands(t *testing.T) {
 	t.Parallel()
 	for _, p := range packages(t) {
-		if slices.ContainsFunc([]string{"/cmd", "/examples", "/bench"}, func(folder string) bool { return below(p.ImportPath, module+folder) }) {
+		if slices.ContainsFunc([]string{"/cmd", "/examples", "/bench", "/telemetry"}, func(folder string) bool { return below(p.ImportPath, module+folder) }) {
 			continue
 		}
 		for _, dep := range []string{"go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters", "github.com/prometheus"} {
