@@ -20,7 +20,7 @@ type settings struct {
 
 // sections are those of the file that other programs read.
 func sections() []string {
-	return []string{"database", "redis", "nats", "cache", "http", "edge", "auth"}
+	return []string{"database", "redis", "nats", "cache", "http", "edge", "telemetry", "auth"}
 }
 
 // stackSettings is what up, and the commands that find its stack, go by. A key is a

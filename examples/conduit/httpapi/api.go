@@ -63,6 +63,8 @@ type Config struct {
 	Idempotency edge.IdempotencyStore
 	// TrustedProxies are networks whose word is taken for who has connected to them: see edge.ClientAddressConfig.
 	TrustedProxies []string
+	// Telemetry measures and traces requests. Default none.
+	Telemetry edge.Middleware
 	// Limits bound what may be asked. Default none.
 	Limits *Limits
 	// Sessions give each request what its client has seen, so that a Store with

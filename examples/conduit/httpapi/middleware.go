@@ -29,6 +29,9 @@ func (a *api) middleware(c Config, mux *http.ServeMux) (func(http.Handler) http.
 		Deadline:     edge.DeadlineConfig{Default: RequestTimeout, Errors: errs},
 		Authenticate: a.identify,
 	}
+	if c.Telemetry != nil { // outside, so that what is logged names its trace
+		chain.Telemetry = func(next http.Handler) http.Handler { return c.Telemetry(a.logAccess(next)) }
+	}
 	if c.Sessions != nil {
 		chain.Session = c.Sessions.Handler
 	}

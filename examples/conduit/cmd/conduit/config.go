@@ -18,7 +18,7 @@ import (
 
 // sections are those of the file that all programs share; see docs/configuration.md.
 func sections() []string {
-	return []string{"stack", "database", "redis", "nats", "cache", "http", "edge", "auth"}
+	return []string{"stack", "database", "redis", "nats", "cache", "http", "edge", "telemetry", "auth"}
 }
 
 // settings are all that the file and the environment can say to the server. A key is
@@ -30,13 +30,15 @@ type settings struct {
 	Cache    cacheConfig     `yaml:"cache"`
 	HTTP     serverConfig    `yaml:"http"`
 	Edge     edgeConfig      `yaml:"edge"`
-	Auth     auth.Config     `yaml:"auth"`
+
+	Telemetry telemetryConfig `yaml:"telemetry"`
+	Auth      auth.Config     `yaml:"auth"`
 }
 
 func defaultSettings() settings {
 	return settings{
 		Database: postgres.Config{}.WithDefaults(), NATS: natsConfig{MaxBytes: defaultEventBytes},
-		Cache: cacheConfig{MaxBytes: caching.DefaultMaxBytes}, HTTP: defaultServerConfig(), Edge: defaultEdgeConfig(),
+		Cache: cacheConfig{MaxBytes: caching.DefaultMaxBytes}, HTTP: defaultServerConfig(), Edge: defaultEdgeConfig(), Telemetry: defaultTelemetryConfig(),
 	}
 }
 

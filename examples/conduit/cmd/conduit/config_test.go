@@ -90,6 +90,14 @@ edge:
   rateLimit: 120           # default
   loopbackRateLimit: 6000  # default
   maxInFlight: 0           # default
+telemetry:
+  otlp: ""                  # default
+  sampleRatio: 0.1          # default
+  slow: 250ms               # default
+  metricsEvery: 15s         # default
+  classicHistograms: false  # default
+  admin: ""                 # default
+  adminToken: ""            # default
 auth:
   jwtSecret: "[redacted]"  # environment CONDUIT_JWT_SECRET
 `
@@ -131,6 +139,12 @@ edge:
   rateLimit: -1
   loopbackRateLimit: -1
   maxInFlight: -2
+telemetry:
+  otlp: collector:4318
+  sampleRatio: 2
+  slow: 0
+  metricsEvery: 1ms
+  admin: here
 auth:
   jwtSecret: hunter22
 `)
@@ -152,7 +166,12 @@ FILE:18:14: edge.instances is 0: there is one at least
 FILE:19:14: edge.rateLimit is -1, not between 0 and 1000000
 FILE:20:22: edge.loopbackRateLimit is -1, not between 0 and 10000000
 FILE:21:16: edge.maxInFlight is -2: it is a number of requests, 0, or -1
-FILE:23:14: auth.jwtSecret has 8 bytes and needs 32: make one with ` + "`openssl rand -base64 32`" + `
+FILE:23:9: telemetry.otlp is no address of a collector, like http://127.0.0.1:4318
+FILE:24:16: telemetry.sampleRatio is 2, not between 0 and 1
+FILE:25:9: telemetry.slow is 0s: it must be more than 0
+FILE:26:17: telemetry.metricsEvery is 1ms: it must be a second at least
+FILE:27:10: telemetry.admin is "here": it is host and port, like 127.0.0.1:9464
+FILE:29:14: auth.jwtSecret has 8 bytes and needs 32: make one with ` + "`openssl rand -base64 32`" + `
 environment PORT: http.port is "http" where a whole number from 0 to 65535 is expected`
 	if err == nil || out != "" {
 		t.Fatalf("%v\n%s", err, out)
@@ -179,6 +198,8 @@ func TestVariables(t *testing.T) {
 		"CONDUIT_JWT_SECRET": strings.Repeat("x", 32), "CONDUIT_CORS_ORIGINS": "https://a.example, https://b.example",
 		"CONDUIT_DRAIN_DELAY": "4s", "CONDUIT_DRAIN_TIMEOUT": "5s",
 		"CONDUIT_TRUSTED_PROXIES": "10.0.0.0/8,192.0.2.1", "CONDUIT_INSTANCES": "6", "CONDUIT_RATE_LIMIT": "7", "CONDUIT_LOOPBACK_RATE_LIMIT": "8", "CONDUIT_MAX_IN_FLIGHT": "-1",
+		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "CONDUIT_SAMPLE_RATIO": "0.5", "CONDUIT_SLOW": "1s", "CONDUIT_METRICS_EVERY": "5s", "CONDUIT_CLASSIC_HISTOGRAMS": "true",
+		"CONDUIT_ADMIN": "127.0.0.1:9464", "CONDUIT_ADMIN_TOKEN": "t0ken",
 	} {
 		t.Setenv(name, value)
 	}
@@ -193,7 +214,10 @@ func TestVariables(t *testing.T) {
 		Cache:    cacheConfig{MaxBytes: 3_000_000},
 		HTTP:     serverConfig{Host: "::1", Port: 81, CORSOrigins: []string{"https://a.example", "https://b.example"}, DrainDelay: 4 * time.Second, DrainTimeout: 5 * time.Second},
 		Edge:     edgeConfig{TrustedProxies: []string{"10.0.0.0/8", "192.0.2.1"}, Instances: 6, RateLimit: 7, LoopbackRateLimit: 8, MaxInFlight: -1},
-		Auth:     auth.Config{JWTSecret: strings.Repeat("x", 32)},
+		Telemetry: telemetryConfig{
+			OTLP: "http://collector:4318", SampleRatio: 0.5, Slow: time.Second, MetricsEvery: 5 * time.Second, ClassicHistograms: true, Admin: "127.0.0.1:9464", AdminToken: "t0ken",
+		},
+		Auth: auth.Config{JWTSecret: strings.Repeat("x", 32)},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -1,9 +1,20 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
+
+	"github.com/loadlinehq/loadline/internal/stack"
 )
+
+// TestMain is also the NATS server of the stacks that tests start.
+func TestMain(m *testing.M) {
+	if stack.ServeNATS() {
+		return
+	}
+	os.Exit(m.Run())
+}
 
 // TestMissingVariables: the error names the key and the variable, and says what it
 // is for.

@@ -10,9 +10,11 @@ import (
 	"os"
 	"time"
 
+	"github.com/loadlinehq/loadline/edge"
 	"github.com/loadlinehq/loadline/examples/conduit/auth"
 	"github.com/loadlinehq/loadline/examples/conduit/httpapi"
 	"github.com/loadlinehq/loadline/internal/invalid"
+	"github.com/loadlinehq/loadline/telemetry"
 )
 
 // Bounds of a connection. The handlers' own deadline is 10 s; the others leave
@@ -70,7 +72,12 @@ func (c *serveCmd) Run(ctx context.Context, app *commands) error {
 }
 
 func serve(ctx context.Context, s settings, arm string) error {
-	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	log := slog.New(telemetry.LogHandler(slog.NewJSONHandler(os.Stderr, nil)))
+	t, stopTelemetry, err := openTelemetry(ctx, s.Telemetry, log)
+	if err != nil {
+		return err
+	}
+	defer stopTelemetry()
 
 	tokens, err := auth.NewTokens(s.Auth.JWTSecret)
 	if err != nil {
@@ -100,6 +107,7 @@ func serve(ctx context.Context, s settings, arm string) error {
 
 		TrustedProxies: s.Edge.TrustedProxies,
 		Limits:         backend.limits,
+		Telemetry:      t.HTTP(telemetry.HTTPConfig{Route: edge.RouteOf}),
 	})
 	if err != nil {
 		return err
