@@ -27,7 +27,7 @@ const (
 type Histograms int
 
 const (
-	// Exponential histograms have edges 2 to 4 % apart, whatever is measured, and can be merged. Prometheus calls them native, and
+	// Exponential histograms have edges 2 to 9 % apart, the closer the less what is measured differs, and can be merged. Prometheus calls them native, and
 	// takes them from 2.40 on with --enable-feature=native-histograms; /metrics shows them to it alone, not to people.
 	Exponential Histograms = iota
 	// Classic ones have edges 10 % apart between 50 ms and a second, and are for older servers.
