@@ -99,14 +99,15 @@ const (
 // away is whether the store is to be asked, so that not every request waits for one that hangs.
 type away struct {
 	failures atomic.Int64
-	asked    atomic.Int64 // when it was last, since it is away; in nanoseconds of Unix
+	asked    atomic.Int64 // when it was last, since it is away; since began
+	began    time.Time    // and not since 1970: the clock may go back
 }
 
 var errAway = errors.New("causal: the store is away")
 
 func (a *away) load(ctx context.Context, timeout time.Duration, store Store, principal string) (Token, error) {
 	if a.failures.Load() >= maxFailures {
-		last, now := a.asked.Load(), time.Now().UnixNano()
+		last, now := a.asked.Load(), int64(time.Since(a.began))
 		if now-last < int64(askEvery) || !a.asked.CompareAndSwap(last, now) {
 			return Token{}, errAway
 		}
@@ -119,7 +120,7 @@ func (a *away) load(ctx context.Context, timeout time.Duration, store Store, pri
 		a.failures.Store(0)
 	case ctx.Err() == nil: // or the client has gone, and that says nothing of the store
 		if a.failures.Add(1) == maxFailures {
-			a.asked.Store(time.Now().UnixNano())
+			a.asked.Store(int64(time.Since(a.began)))
 		}
 	}
 	return t, err
@@ -136,7 +137,7 @@ func NewHTTP(c HTTPConfig) (*HTTP, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	return &HTTP{c: c}, nil
+	return &HTTP{c: c, away: away{began: time.Now()}}, nil
 }
 
 // Handler puts a session into the context of each request that next gets: with what

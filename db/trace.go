@@ -50,7 +50,7 @@ func (s span) finish(err error) {
 	if s.Span == nil {
 		return
 	}
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) && !errors.Is(err, context.Canceled) { // whose caller has gone
 		if code := sqlState(err); code != "" {
 			s.SetAttributes(semconv.DBResponseStatusCode(code), semconv.ErrorTypeKey.String(code))
 		} else {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -208,11 +209,14 @@ func (b *batchRunner) call(ctx context.Context, messages []*Message, attempts []
 	defer cancel()
 	ctx, span := b.c.tracer.Start(ctx, "process "+b.h.name, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links...),
 		trace.WithAttributes(attribute.Int("messaging.batch.message_count", len(messages)), attribute.String("messaging.consumer.group.name", b.c.c.Group)))
-	defer span.End()
 	defer func() {
 		if v := recover(); v != nil {
 			err = errors.Join(err, fmt.Errorf("events: the handler panicked: %v\n%s", v, debug.Stack()))
 		}
+		if err != nil {
+			span.SetStatus(codes.Error, err.Error())
+		}
+		span.End()
 	}()
 	return b.h.batch.all(ctx, messages, attempts)
 }

@@ -3,9 +3,9 @@ package telemetry
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"net/netip"
 	"strings"
 
@@ -14,20 +14,19 @@ import (
 
 // AdminConfig says who may look.
 type AdminConfig struct {
-	// Token is what others than this machine must send, as a bearer token or as the password of basic authentication. Without one, only
-	// this machine is answered.
+	// Token is what must be sent, as a bearer token or as the password of basic authentication. Without one, only this machine is
+	// answered: set one where a proxy on this machine leads here.
 	Token string
 }
 
-// Admin is for a port of its own, that the internet does not reach: /metrics for Prometheus, and /debug/pprof.
+// Admin is for a port of its own, that the internet does not reach: /metrics for Prometheus, and /debug/pprof. A metric that cannot be shown is left
+// out, and logged.
 func (t *Telemetry) Admin(c AdminConfig) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{
+		ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(t.log.Handler(), slog.LevelError),
+	}))
+	profiles(mux)
 	return c.guard(mux)
 }
 
@@ -50,9 +49,14 @@ func (c AdminConfig) guard(next http.Handler) http.Handler {
 	})
 }
 
-// isHere: the caller is on this machine, and has asked for it by its address or as localhost. A name that points here is what a page of
+// isHere: the caller is on this machine, has asked for it by its address or as localhost, and asks for himself. A name that points here is what a page of
 // another site uses to read what is here.
 func isHere(r *http.Request) bool {
+	for _, forwarded := range []string{"X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via"} {
+		if len(r.Header[forwarded]) > 0 {
+			return false
+		}
+	}
 	caller, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil || !caller.Addr().Unmap().IsLoopback() {
 		return false

@@ -46,7 +46,7 @@ type Config struct {
 
 	// SpanExporter gets traces; see package telemetry/otlp. Default none: nothing is recorded, and logs name traces all the same.
 	SpanExporter sdk.SpanExporter
-	// SpanProcessors get what SpanExporter gets.
+	// SpanProcessors get what SpanExporter gets, when it has ended, and all spans that begin.
 	SpanProcessors []sdk.SpanProcessor
 	// Readers export metrics beside /metrics of [Telemetry.Admin].
 	Readers []metric.Reader
@@ -56,13 +56,15 @@ type Config struct {
 	Ratio float64
 	// Slow is from how long on a local root's trace is kept. Default 250 ms; negative: never for that reason.
 	Slow time.Duration
-	// Keep bounds how many traces a second are kept since they have failed or were slow. Default 20; negative: none.
+	// Keep bounds how many traces a second are kept since their local root has failed, since a span below has, and since they were slow: so many of each.
+	// Default 20; negative: none.
 	Keep int
 	// Export is how often spans are exported. Default 5 s.
 	Export time.Duration
 	// Histograms are Exponential or Classic.
 	Histograms Histograms
-	// Logger is told of what cannot be exported. Default slog.Default().
+	// Logger is told of spans that cannot be exported, and of metrics that cannot be shown. What else the SDK has to say goes to
+	// otel.SetErrorHandler's. Default slog.Default().
 	Logger *slog.Logger
 }
 

@@ -7,6 +7,7 @@
 //	log := slog.New(telemetry.LogHandler(slog.NewJSONHandler(os.Stderr, nil)))
 //	go http.ListenAndServe("127.0.0.1:9464", t.Admin(telemetry.AdminConfig{}))
 //	handler = t.HTTP(telemetry.HTTPConfig{Route: edge.RouteOf})(handler)
+//	client := &http.Client{Transport: otelhttp.NewTransport(nil, otelhttp.WithPropagators(t.Propagator))}
 //
 // Of traces a tenth is exported, as their callers have decided; and beyond that each one that has failed or was slow here,
 // which nobody can know when it begins: all are recorded, and held back until their local root ends, within bounds. What

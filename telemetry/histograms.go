@@ -1,6 +1,11 @@
 package telemetry
 
-import "go.opentelemetry.io/otel/sdk/metric"
+import (
+	"strings"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/metric"
+)
 
 // edges are of seconds: close where services promise something, so that 112 ms and 120 ms are told apart.
 var edges = []float64{
@@ -8,14 +13,26 @@ var edges = []float64{
 	.37, .41, .45, .5, .55, .6, .67, .75, .82, .9, 1, 1.25, 1.5, 2, 2.5, 5, 10, 30, 60, 300,
 }
 
-// view has all histograms be of one kind; classic ones of what is not in seconds keep their own edges.
+// ofRequests are the attributes of requests that have few values. The server's address is not one: it is what a client says.
+var ofRequests = attribute.NewAllowKeysFilter("http.request.method", "http.route", "http.response.status_code", "url.scheme", "network.protocol.version", "error.type")
+
+// view has all histograms be of one kind, but that classic ones of what is not in seconds keep their own edges; and what is measured of requests by
+// few attributes.
 func view(h Histograms) metric.View {
-	if h == Exponential {
-		return metric.NewView(metric.Instrument{Kind: metric.InstrumentKindHistogram}, metric.Stream{
-			Aggregation: metric.AggregationBase2ExponentialHistogram{MaxSize: 160, MaxScale: 20},
-		})
+	return func(i metric.Instrument) (metric.Stream, bool) {
+		s := metric.Stream{Name: i.Name, Description: i.Description, Unit: i.Unit}
+		if i.Kind == metric.InstrumentKindHistogram {
+			switch {
+			case h == Exponential:
+				s.Aggregation = metric.AggregationBase2ExponentialHistogram{MaxSize: 160, MaxScale: 20}
+			case i.Unit == "s":
+				s.Aggregation = metric.AggregationExplicitBucketHistogram{Boundaries: edges}
+			}
+		}
+		requests := strings.HasPrefix(i.Name, "http.server.")
+		if requests {
+			s.AttributeFilter = ofRequests
+		}
+		return s, s.Aggregation != nil || requests
 	}
-	return metric.NewView(metric.Instrument{Kind: metric.InstrumentKindHistogram, Unit: "s"}, metric.Stream{
-		Aggregation: metric.AggregationExplicitBucketHistogram{Boundaries: edges},
-	})
 }

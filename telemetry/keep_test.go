@@ -137,32 +137,40 @@ func TestKeep(t *testing.T) {
 
 func mustBeEmpty(t *testing.T, k *keeper) {
 	t.Helper()
-	if len(k.traces) != 0 || k.spans != 0 || k.first != nil || k.last != nil {
+	if len(k.traces) != 0 || k.spans != 0 || k.open.Len() != 0 || k.decided.Len() != 0 {
 		t.Errorf("%d traces and %d spans are held back", len(k.traces), k.spans)
 	}
 }
 
-// When all fail, so many are kept in a second and no more.
+// When all fail, so many are kept in a second and no more; and what fails below, or is slow, does not take the room of requests that fail.
 func TestKeepIsLimited(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		tracer, exported, k := keeping(t, 250*time.Millisecond, 5)
-		for range 100 {
-			_, root := tracer.Start(t.Context(), "root")
-			root.SetStatus(codes.Error, "no")
-			root.End()
+		for range 2 {
+			for range 100 {
+				ctx, root := tracer.Start(t.Context(), "below")
+				_, child := tracer.Start(ctx, "child")
+				child.SetStatus(codes.Error, "no")
+				child.End()
+				root.End()
+			}
+			for range 100 {
+				_, root := tracer.Start(t.Context(), "root")
+				root.SetStatus(codes.Error, "no")
+				root.End()
+			}
+			time.Sleep(time.Second)
 		}
-		time.Sleep(time.Second)
-		for range 100 {
-			_, root := tracer.Start(t.Context(), "root")
-			root.SetStatus(codes.Error, "no")
-			root.End()
+		names := make(map[string]int)
+		for _, s := range exported.GetSpans() {
+			names[s.Name]++
 		}
-		if n := len(exported.GetSpans()); n != 10 {
-			t.Errorf("%d are exported, want 10", n)
+		if names["below"] != 10 || names["root"] != 10 {
+			t.Errorf("of failures are exported %v, want 10 of each", names)
 		}
-		if n := k.outcomes[tooMany].Load(); n != 190 {
-			t.Errorf("%d were too many, want 190", n)
+		if n := k.outcomes[tooMany].Load(); n != 380 {
+			t.Errorf("%d were too many, want 380", n)
 		}
 		mustBeEmpty(t, k)
 	})
@@ -189,7 +197,7 @@ func TestHeldIsBounded(t *testing.T) {
 		mustBeEmpty(t, k)
 		for range 3 * maxTraces {
 			ctx, _ := tracer.Start(context.Background(), "without an end")
-			for range 20 {
+			for range 12 {
 				_, child := tracer.Start(ctx, "child")
 				child.End()
 			}
@@ -199,6 +207,18 @@ func TestHeldIsBounded(t *testing.T) {
 		}
 		if n := k.outcomes[tooMany].Load(); n != 2*maxTraces {
 			t.Errorf("%d were too many, want %d", n, 2*maxTraces)
+		}
+		// They have gone on for so long that they are slow: they give up their room, and who comes finds some.
+		time.Sleep(maxAge)
+		exported.Reset()
+		_, late := tracer.Start(context.Background(), "late")
+		if n := len(exported.GetSpans()); k.spans != 0 || n < maxHeld-maxSpans || len(k.traces) > maxTraces {
+			t.Errorf("after %v %d spans are held back, %d are exported, and there are %d traces", maxAge, k.spans, n, len(k.traces))
+		}
+		late.SetStatus(codes.Error, "no")
+		late.End()
+		if spans := exported.GetSpans(); spans[len(spans)-1].Name != "late" {
+			t.Error("there was no room")
 		}
 	})
 }
@@ -246,6 +266,53 @@ func TestKeepUnderLoad(t *testing.T) {
 		t.Errorf("%d spans of failed traces are exported, want %d", n, sum)
 	}
 	mustBeEmpty(t, k)
+}
+
+// What many requests wait for at a time is seen: they are slow, and those that were admitted are exported, as many as are kept.
+func TestAllHang(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tracer, exported, k := keeping(t, 250*time.Millisecond, 20)
+		for range 3 * maxTraces {
+			_, root := tracer.Start(context.Background(), "root")
+			go func() {
+				time.Sleep(5 * time.Second)
+				root.End()
+			}()
+		}
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		if n := len(exported.GetSpans()); n != 20 {
+			t.Errorf("%d are exported, want 20", n)
+		}
+		if slow, many := k.outcomes[slow].Load(), k.outcomes[tooMany].Load(); slow != 20 || many != 3*maxTraces-20 {
+			t.Errorf("%d were slow, and %d too many", slow, many)
+		}
+		mustBeEmpty(t, k)
+	})
+}
+
+// What is held back at the end is decided by what is known of it.
+func TestShutdownDecides(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		passed := tracetest.NewSpanRecorder()
+		k := newKeeper([]sdk.SpanProcessor{passed}, time.Second, 20)
+		tracer := sdk.NewTracerProvider(sdk.WithSampler(sdk.AlwaysRecord(sdk.NeverSample())), sdk.WithSpanProcessor(k)).Tracer("test")
+		ctx, _ := tracer.Start(context.Background(), "goes on")
+		_, child := tracer.Start(ctx, "child")
+		child.SetStatus(codes.Error, "no")
+		child.End()
+		if n := len(passed.Ended()); n != 0 {
+			t.Fatalf("%d are passed on before their root has ended", n)
+		}
+		if err := k.Shutdown(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(passed.Ended()); n != 1 {
+			t.Errorf("%d are passed on, want 1", n)
+		}
+	})
 }
 
 func BenchmarkOrdinary(b *testing.B) {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,7 +35,11 @@ type Telemetry struct {
 	resource *resource.Resource
 	registry *prometheus.Registry
 	keeper   *keeper // nil: nothing is exported
+	log      *slog.Logger
 }
+
+// shutdownTimeout is for what there is at the end, when its context has ended.
+const shutdownTimeout = 5 * time.Second
 
 // New sets it up. Its metrics are those of the Go runtime, loadline.traces{outcome}, which says what became of traces, and
 // loadline.deploy.time{service.version}, in seconds since 1970.
@@ -44,6 +51,7 @@ func New(ctx context.Context, c Config) (*Telemetry, error) {
 	t := &Telemetry{
 		Propagator: propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}),
 		registry:   prometheus.NewRegistry(),
+		log:        c.Logger,
 	}
 	attributes := append([]attribute.KeyValue{
 		semconv.ServiceName(c.Service), semconv.ServiceVersion(c.Version), semconv.ServiceInstanceID(uuid.NewString()),
@@ -51,8 +59,8 @@ func New(ctx context.Context, c Config) (*Telemetry, error) {
 	}, c.Attributes...)
 	var err error
 	t.resource, err = resource.New(ctx, resource.WithTelemetrySDK(), resource.WithHost(), resource.WithAttributes(attributes...), resource.WithFromEnv())
-	if err != nil && !errors.Is(err, resource.ErrPartialResource) && !errors.Is(err, resource.ErrSchemaURLConflict) {
-		return nil, fmt.Errorf("telemetry: OTEL_RESOURCE_ATTRIBUTES: %w", err)
+	if err != nil { // the rest of it is there
+		c.Logger.WarnContext(ctx, "telemetry: not all is known of this process, or OTEL_RESOURCE_ATTRIBUTES is not understood", "error", err)
 	}
 
 	t.registry.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -65,17 +73,17 @@ func New(ctx context.Context, c Config) (*Telemetry, error) {
 		options = append(options, metric.WithReader(r))
 	}
 	t.Meters = metric.NewMeterProvider(options...)
-	if err := errors.Join(runtime.Start(runtime.WithMeterProvider(t.Meters)), t.observe(c)); err != nil {
-		return nil, errors.Join(err, t.Meters.Shutdown(ctx))
-	}
 	t.Traces = t.tracerProvider(c)
+	if err := errors.Join(runtime.Start(runtime.WithMeterProvider(t.Meters)), t.observe(c)); err != nil {
+		return nil, errors.Join(err, t.Shutdown(ctx))
+	}
 	return t, nil
 }
 
 func (t *Telemetry) tracerProvider(c Config) *sdk.TracerProvider {
 	processors := c.SpanProcessors
 	if c.SpanExporter != nil {
-		processors = append([]sdk.SpanProcessor{sdk.NewBatchSpanProcessor(c.SpanExporter, sdk.WithBatchTimeout(c.Export))}, processors...)
+		processors = append([]sdk.SpanProcessor{sdk.NewBatchSpanProcessor(&logged{SpanExporter: c.SpanExporter, log: c.Logger}, sdk.WithBatchTimeout(c.Export))}, processors...)
 	}
 	if len(processors) == 0 {
 		return sdk.NewTracerProvider(sdk.WithResource(t.resource), sdk.WithSampler(sdk.NeverSample()))
@@ -95,7 +103,8 @@ func (t *Telemetry) observe(c Config) error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	version := otelmetric.WithAttributes(semconv.ServiceVersion(c.Version))
+	running, _ := t.resource.Set().Value(semconv.ServiceVersionKey) // the environment may have said another
+	version := otelmetric.WithAttributes(semconv.ServiceVersion(running.AsString()))
 	at := float64(c.Deployed.UnixMilli()) / 1000
 	_, err := meter.RegisterCallback(func(_ context.Context, o otelmetric.Observer) error {
 		o.ObserveFloat64(deployed, at, version)
@@ -109,7 +118,40 @@ func (t *Telemetry) observe(c Config) error {
 	return err
 }
 
-// Shutdown exports what there is, and ends it. It returns when that is done, or ctx is.
+// Shutdown exports what there is, and ends it. It returns when that is done, or ctx is; if that has ended before, as a signal's has, it
+// takes five seconds at most.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
-	return errors.Join(t.Traces.Shutdown(ctx), t.Meters.Shutdown(ctx))
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+		defer cancel()
+	}
+	// Beside each other: one collector that hangs must not take the other's time.
+	traces := make(chan error, 1)
+	go func() { traces <- t.Traces.Shutdown(ctx) }()
+	return errors.Join(t.Meters.Shutdown(ctx), <-traces)
+}
+
+// logged says when spans could not be exported, now and then.
+type logged struct {
+	sdk.SpanExporter
+	log  *slog.Logger
+	lost atomic.Int64 // since it was said last
+	said atomic.Int64 // when, in seconds
+}
+
+const sayEvery = 10 // seconds
+
+// ExportSpans returns nil: it has said what is to be said.
+func (l *logged) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
+	err := l.SpanExporter.ExportSpans(ctx, spans)
+	if err == nil {
+		return nil
+	}
+	lost, last, now := l.lost.Add(int64(len(spans))), l.said.Load(), time.Now().Unix()
+	if (now-last >= sayEvery || now < last) && l.said.CompareAndSwap(last, now) {
+		l.lost.Add(-lost)
+		l.log.WarnContext(ctx, "telemetry: spans could not be exported", "spans", lost, "error", err)
+	}
+	return nil
 }

@@ -1,7 +1,9 @@
 package telemetry_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,9 +11,12 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/slogtest"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/baggage"
+	"go.opentelemetry.io/otel/codes"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
@@ -60,18 +65,22 @@ func TestRequests(t *testing.T) {
 	tel := start(t, telemetry.Config{Version: "v1.2.3", Ratio: -1, SpanProcessors: []sdk.SpanProcessor{sdk.NewSimpleSpanProcessor(exported)}, Histograms: telemetry.Classic})
 	mux := http.NewServeMux()
 	status := http.StatusOK
-	mux.HandleFunc("GET /articles/{slug}", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET example.com/articles/{slug}", func(w http.ResponseWriter, r *http.Request) {
 		if trace.SpanFromContext(r.Context()).SpanContext().TraceID() == (trace.TraceID{7}) {
 			t.Error("a stranger's trace goes on here")
+		}
+		if baggage.FromContext(r.Context()).Len() > 0 {
+			t.Error("a stranger's baggage goes on here")
 		}
 		w.WriteHeader(status)
 	})
 	mux.HandleFunc("GET /stream", func(http.ResponseWriter, *http.Request) {})
 	handler := tel.HTTP(telemetry.HTTPConfig{
-		Route:   func(r *http.Request) string { _, pattern := mux.Handler(r); return strings.TrimPrefix(pattern, "GET ") },
+		Route:   func(r *http.Request) string { _, pattern := mux.Handler(r); return pattern },
 		Untimed: func(r *http.Request) bool { return r.URL.Path == "/stream" },
 	})(mux)
 	stranger := func(r *http.Request) {
+		r.Header.Set("Baggage", "said=by-a-stranger")
 		r.Header.Set("Traceparent", "00-07000000000000000000000000000000-0100000000000000-01")
 	}
 	for range 3 {
@@ -101,13 +110,86 @@ func TestRequests(t *testing.T) {
 			t.Errorf("/metrics has no %s", want)
 		}
 	}
-	for _, not := range []string{"some-slug", "/stream"} {
+	for _, not := range []string{"some-slug", "/stream", "server_address", "example.com"} {
 		if strings.Contains(text, not) {
 			t.Errorf("/metrics has %s", not)
 		}
 	}
 	if t.Failed() {
 		t.Log(text)
+	}
+}
+
+// What a client says of the server, or takes for a method, makes no series and no name; and a panic is a failed trace.
+func TestFewNames(t *testing.T) {
+	t.Parallel()
+	exported := tracetest.NewInMemoryExporter()
+	tel := start(t, telemetry.Config{Ratio: -1, Keep: 1000, SpanProcessors: []sdk.SpanProcessor{sdk.NewSimpleSpanProcessor(exported)}, Histograms: telemetry.Classic})
+	panics := false
+	handler := tel.HTTP(telemetry.HTTPConfig{Route: func(*http.Request) string { return "/x" }})(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if panics {
+			panic(http.ErrAbortHandler)
+		}
+		w.WriteHeader(http.StatusInternalServerError)
+	}))
+	for i := range 50 {
+		get(t, handler, "/", func(r *http.Request) {
+			r.Host, r.Method = fmt.Sprintf("h%d.example:%d", i, 1000+i), fmt.Sprint("BREW", i)
+		})
+	}
+	text := get(t, tel.Admin(telemetry.AdminConfig{}), "/metrics", here).Body.String()
+	if n := strings.Count(text, "http_server_request_duration_seconds_count{"); n != 1 {
+		t.Errorf("there are %d series of one route", n)
+	}
+	for _, s := range exported.GetSpans() {
+		if s.Name != "HTTP /x" {
+			t.Errorf("a span is named %s", s.Name)
+		}
+	}
+	exported.Reset()
+	panics = true
+	func() {
+		defer func() { _ = recover() }()
+		get(t, handler, "/", nil)
+	}()
+	if spans := exported.GetSpans(); len(spans) != 1 || spans[0].Status.Code != codes.Error {
+		t.Errorf("%+v", spans)
+	}
+}
+
+// Profiles are on the admin port, and on no other.
+func TestProfiles(t *testing.T) {
+	t.Parallel()
+	admin := start(t, telemetry.Config{}).Admin(telemetry.AdminConfig{})
+	for target, want := range map[string]int{
+		"/debug/pprof/": 200, "/debug/pprof/heap": 200, "/debug/pprof/goroutine?debug=1": 200, "/debug/pprof/none": 404, "/debug/pprof/profile?seconds=0.1": 200,
+		"/debug/pprof/trace?seconds=0.1": 200, "/debug/pprof/profile?seconds=1000000": 400, "/debug/pprof/profile?seconds=x": 400,
+	} {
+		w := get(t, admin, target, here)
+		if w.Code != want || w.Body.Len() == 0 {
+			t.Errorf("%s: %d, %d bytes", target, w.Code, w.Body.Len())
+		}
+	}
+	if _, pattern := http.DefaultServeMux.Handler(httptest.NewRequest(http.MethodGet, "/debug/pprof/heap", nil)); pattern != "" {
+		t.Errorf("http.DefaultServeMux serves %s", pattern)
+	}
+}
+
+// A metric that cannot be shown does not hide the others.
+func TestBadMetric(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	tel := start(t, telemetry.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	for _, scope := range []string{"a", "b"} {
+		c, err := tel.Meters.Meter(scope).Int64Counter("twice")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Add(t.Context(), 1)
+	}
+	w := get(t, tel.Admin(telemetry.AdminConfig{}), "/metrics", here)
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "go_goroutine_count") {
+		t.Errorf("%d %.300s", w.Code, w.Body)
 	}
 }
 
@@ -151,6 +233,22 @@ func TestWithoutExporter(t *testing.T) {
 	if !strings.Contains(log.String(), "trace_id=") {
 		t.Errorf("%q", log.String())
 	}
+}
+
+// It keeps to what all handlers keep to.
+func TestLogHandlerContract(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	slogtest.Run(t, func(*testing.T) slog.Handler {
+		log.Reset()
+		return telemetry.LogHandler(slog.NewJSONHandler(&log, nil))
+	}, func(t *testing.T) map[string]any {
+		var line map[string]any
+		if err := json.Unmarshal(log.Bytes(), &line); err != nil {
+			t.Fatal(err)
+		}
+		return line
+	})
 }
 
 func TestLogHandler(t *testing.T) {
@@ -201,6 +299,7 @@ func TestAdmin(t *testing.T) {
 		{"here, by name", open, func(r *http.Request) { r.RemoteAddr, r.Host = "127.0.0.1:1", "localhost:9464" }, 200},
 		{"elsewhere", open, func(r *http.Request) { r.RemoteAddr, r.Host = "192.0.2.1:1", "127.0.0.1" }, 403},
 		{"a name that points here", open, func(r *http.Request) { here(r); r.Host = "evil.example:9464" }, 403},
+		{"by a proxy here", open, func(r *http.Request) { here(r); r.Header.Set("X-Forwarded-For", "192.0.2.1") }, 403},
 		{"another site", open, func(r *http.Request) { here(r); r.Header.Set("Sec-Fetch-Site", "cross-site") }, 403},
 		{"no token", closed, here, 401},
 		{"another token", closed, func(r *http.Request) { r.Header.Set("Authorization", "Bearer s3cre") }, 401},
@@ -208,7 +307,7 @@ func TestAdmin(t *testing.T) {
 		{"as a password", closed, func(r *http.Request) { r.SetBasicAuth("x", "s3cret") }, 200},
 		{"an empty token", closed, func(r *http.Request) { r.Header.Set("Authorization", "Bearer ") }, 401},
 	} {
-		for _, target := range []string{"/metrics", "/debug/pprof/cmdline"} {
+		for _, target := range []string{"/metrics", "/debug/pprof/heap"} {
 			if w := get(t, c.handler, target, c.change); w.Code != c.want {
 				t.Errorf("%s: %s: %d, want %d", c.name, target, w.Code, c.want)
 			}

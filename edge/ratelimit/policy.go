@@ -48,7 +48,7 @@ func ByAddress(r *http.Request) string {
 }
 
 // FromLoopback reports whether the request comes from this machine, and is nobody else's: a developer's, a load generator's, a test's. They can be
-// given a policy of their own. What a proxy on this machine passes on is not, by the header that it adds.
+// given a policy of their own. What a proxy on this machine passes on is not, if it adds one of the usual headers: have it do so.
 func FromLoopback(r *http.Request) bool {
 	for _, forwarded := range []string{"X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via"} {
 		if len(r.Header[forwarded]) > 0 {

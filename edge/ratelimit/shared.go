@@ -32,11 +32,12 @@ type shared struct {
 	timeout time.Duration
 
 	failures atomic.Int64
-	probed   atomic.Int64 // when it was looked for last, in nanoseconds of Unix
+	began    time.Time
+	probed   atomic.Int64 // when it was looked for last, since began: the clock may go back
 }
 
 func newShared(client rueidis.Client, prefix string, names []string, timeout time.Duration) *shared {
-	return &shared{client: client, script: rueidis.NewLuaScript("#!lua\n" + takeLua), prefix: prefix, names: names, timeout: timeout}
+	return &shared{client: client, script: rueidis.NewLuaScript("#!lua\n" + takeLua), prefix: prefix, names: names, timeout: timeout, began: time.Now()}
 }
 
 // away reports whether Redis is not to be asked; then it is looked for now and then, and nobody waits for that.
@@ -44,7 +45,7 @@ func (s *shared) away() bool {
 	if s.failures.Load() < maxFailures {
 		return false
 	}
-	last, now := s.probed.Load(), time.Now().UnixNano()
+	last, now := s.probed.Load(), int64(time.Since(s.began))
 	if now-last > int64(probeEvery) && s.probed.CompareAndSwap(last, now) {
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), probeLimit)
