@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.opentelemetry.io/otel/codes"
 	sdk "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -358,7 +359,10 @@ func TestBatches(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
-		c := consumer(t, f, nil)
+		recorder := tracetest.NewSpanRecorder()
+		c := consumer(t, f, func(c *events.ConsumerConfig) {
+			c.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder))
+		})
 		var sizes []int
 		done := make(map[int]int)
 		events.HandleBatch(c, viewed, events.BatchConfig{Size: 4, Wait: time.Second}, func(_ context.Context, all []events.Event[int]) error {
@@ -384,6 +388,15 @@ func TestBatches(t *testing.T) {
 		}
 		if !slices.Equal(sizes, []int{4, 2, 1, 1, 1, 1}) { // 5 and 6 together, each alone, 6 twice more
 			t.Errorf("batches of %v", sizes)
+		}
+		failed := 0
+		for _, s := range recorder.Ended() {
+			if s.Status().Code == codes.Error {
+				failed++
+			}
+		}
+		if failed != 3 {
+			t.Errorf("%d of %d traces have failed, want 3", failed, len(recorder.Ended()))
 		}
 	})
 }
