@@ -18,7 +18,8 @@ import (
 const loadRate = 40
 
 // startLoad lets users arrive who read, and now and then publish, as the cast does that also
-// comments and favourites, until it is stopped.
+// comments and favourites, until it is stopped. It is under way on return: a few faults are over
+// sooner than load begins.
 func startLoad(t *testing.T, url string, cast *cast) (stop func() *load.Report) {
 	t.Helper()
 	type result struct {
@@ -36,7 +37,7 @@ func startLoad(t *testing.T, url string, cast *cast) (stop func() *load.Report) 
 		ended <- result{report, err}
 	}()
 	t.Cleanup(cancel)
-	return func() *load.Report {
+	stop = func() *load.Report {
 		t.Helper()
 		cancel()
 		got := <-ended
@@ -45,6 +46,12 @@ func startLoad(t *testing.T, url string, cast *cast) (stop func() *load.Report) 
 		}
 		return got.report
 	}
+	for limit := time.Now().Add(time.Minute); cast.published() == 0; time.Sleep(10 * time.Millisecond) {
+		if len(ended) > 0 || time.Now().After(limit) {
+			t.Fatalf("nobody publishes: %+v", stop())
+		}
+	}
+	return stop
 }
 
 func ask(ctx context.Context, u *load.User, route, path, token, body string, into any) error {

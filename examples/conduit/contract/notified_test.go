@@ -97,6 +97,12 @@ func (c *cast) act(ctx context.Context, u *load.User) error {
 	}
 }
 
+func (c *cast) published() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.slugs)
+}
+
 // notifiedSQL compares, row by row, who should have been told of what with who was, where the authors
 // are those of $1: followers of articles, and authors of comments and favourites, but nobody of his own.
 const notifiedSQL = `
