@@ -362,6 +362,6 @@ func TestAttackThroughFaults(t *testing.T) {
 	t.Logf("%v; %v", counts, a.outcomes())
 	a.takesPart()
 	afterwards := attack
-	afterwards.Length, afterwards.MinHits = time.Second, 0.1 // the caches are cold
+	afterwards.Length, afterwards.MinHits = 2*time.Second, 0.03 // the caches are cold
 	afterwards.Run(t.Context(), t, app)
 }

@@ -24,6 +24,11 @@ type gate struct {
 
 	waited func(time.Duration) // told of each wait, however it ends
 
+	began   time.Time
+	counted time.Duration // since began; up to then occupied is what it says
+	// occupied is how long places have been in use, all together.
+	occupied time.Duration
+
 	busy atomic.Int32 // used + waiting, to choose by without the lock
 }
 
@@ -34,7 +39,7 @@ type waiter struct {
 }
 
 func newGate(name string, limit, queue int) *gate {
-	return &gate{name: name, limit: limit, queue: max(queue, 0)}
+	return &gate{name: name, limit: limit, queue: max(queue, 0), began: time.Now()}
 }
 
 // enter takes a place; leave gives it back. It returns ErrPoolSaturated when the queue
@@ -42,7 +47,7 @@ func newGate(name string, limit, queue int) *gate {
 func (g *gate) enter(ctx context.Context, wait time.Duration) error {
 	g.mu.Lock()
 	if g.used < g.limit && g.waiting == 0 {
-		g.used++
+		g.use(1)
 		g.busy.Add(1)
 		g.mu.Unlock()
 		return nil
@@ -95,16 +100,24 @@ func (g *gate) leave() {
 
 // give passes a place on to the first waiter, or frees it.
 func (g *gate) give() {
-	g.used--
+	g.use(-1)
 	g.busy.Add(-1)
 	g.admit()
+}
+
+// use counts for how long as many places were in use as up to now.
+func (g *gate) use(more int) {
+	now := time.Since(g.began)
+	g.occupied += time.Duration(g.used) * (now - g.counted)
+	g.counted = now
+	g.used += more
 }
 
 func (g *gate) admit() {
 	for g.used < g.limit && g.head != nil {
 		w := g.head
 		g.remove(w)
-		g.used++
+		g.use(1)
 		g.busy.Add(1)
 		close(w.admitted)
 	}

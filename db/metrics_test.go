@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	sdk "go.opentelemetry.io/otel/sdk/metric"
@@ -26,6 +27,7 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer rows.Close()
+	time.Sleep(100 * time.Millisecond) // for which rows have a connection
 	var got metricdata.ResourceMetrics
 	if err := reader.Collect(t.Context(), &got); err != nil {
 		t.Fatal(err)
@@ -46,6 +48,15 @@ func TestMetrics(t *testing.T) {
 				}
 			case metricdata.Gauge[float64]:
 				values[m.Name] += float64(len(data.DataPoints))
+			case metricdata.Gauge[int64]:
+				for _, p := range data.DataPoints {
+					role, _ := p.Attributes.Value("role")
+					values[m.Name+" "+role.AsString()] += float64(p.Value)
+				}
+			case metricdata.Sum[float64]:
+				for _, p := range data.DataPoints {
+					values[m.Name] += p.Value
+				}
 			}
 		}
 	}
@@ -59,10 +70,15 @@ func TestMetrics(t *testing.T) {
 		"db.client.connection.timeouts":         0,
 		"loadline.db.replica.lag":               2, // replicas
 		"loadline.db.lost_writes":               0,
+		"loadline.db.server.up primary":         1,
+		"loadline.db.server.up replica":         2,
 	} {
 		if have, ok := values[name]; !ok || have != want {
 			t.Errorf("%s is %v, want %v", name, have, want)
 		}
+	}
+	if seconds := values["loadline.db.connection.occupied"]; seconds < 0.1 || seconds > 60 {
+		t.Errorf("connections were occupied for %v s", seconds)
 	}
 	if t.Failed() {
 		var all []string

@@ -89,6 +89,37 @@ func TestFleet(t *testing.T) {
 	}
 }
 
+// Requests are asked for together, and each gets its own answer.
+func TestTogether(t *testing.T) {
+	t.Parallel()
+	server := stacktest.StartRedis(t)
+	l := newLimiter(t, ratelimit.Config{Redis: clientOf(t, server.Address), Timeout: 10 * time.Second},
+		ratelimit.Policy{Name: "user", Limit: 20, Window: time.Hour, Key: byHeader},
+		ratelimit.Policy{Name: "pair", Limit: 1000, Window: time.Hour, Key: func(r *http.Request) string {
+			if user := byHeader(r); len(user)%2 == 0 { // half of them are counted by it as well
+				return user
+			}
+			return ""
+		}})
+	var wait sync.WaitGroup
+	for c := range 64 {
+		user := strings.Repeat("x", c+1)
+		wait.Go(func() {
+			for i := range 25 {
+				d := l.Take(request(user))
+				states := d.Policies()
+				if d.Allowed != (i < 20) || len(states) == 0 || states[0].Name != "user" || d.Allowed && states[0].Left != int64(19-i) {
+					t.Errorf("user %d, request %d: %+v", c, i, d)
+				}
+				if d.Allowed && len(user)%2 == 0 && (len(states) != 2 || states[1].Left != int64(999-i)) {
+					t.Errorf("user %d, request %d: %+v", c, i, states)
+				}
+			}
+		})
+	}
+	wait.Wait()
+}
+
 // What one policy refuses the other is not charged for, in Redis as in the process.
 func TestAllOrNone(t *testing.T) {
 	t.Parallel()

@@ -5,7 +5,9 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +23,12 @@ const (
 	// probeEvery is how often it is then looked for, beside the requests.
 	probeEvery = 500 * time.Millisecond
 	probeLimit = 2 * time.Second
+	// askers ask Redis at one time, each for no more than maxBatch requests: while one waits, the next batch grows. What is
+	// asked together is one script, which takes half of the time that one for each does (bench/edge, BenchmarkLimitByRedis).
+	askers   = 2
+	maxBatch = 64
+	// maxWaiting requests wait to be asked for.
+	maxWaiting = 10_000
 )
 
 // shared counts in Redis.
@@ -30,6 +38,10 @@ type shared struct {
 	prefix  string
 	names   []string // of policies
 	timeout time.Duration
+
+	mu      sync.Mutex
+	waiting []*question
+	asking  int
 
 	failures atomic.Int64
 	began    time.Time
@@ -59,53 +71,109 @@ func (s *shared) away() bool {
 	return true
 }
 
+// question is what one request asks.
+type question struct {
+	keys, args []string
+	left       atomic.Bool   // nobody waits for the answer any more
+	done       chan struct{} // has room for one
+	ok         bool
+	ahead      [maxPolicies]int64
+	err        error
+}
+
 // take returns an error when Redis has not answered in time: its client may wait longer, for a connection, than the
 // context that it is given, and who asks here does not.
 func (s *shared) take(ctx context.Context, cells []cell, states []state) (ok bool, err error) {
-	within, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	type answer struct {
-		ok    bool
-		ahead []int64
-		err   error
-	}
-	keys, args := make([]string, len(cells)), make([]string, 0, 2*len(cells))
+	q := &question{keys: make([]string, len(cells)), args: make([]string, 0, 2*len(cells)+1), done: make(chan struct{}, 1)}
+	q.args = append(q.args, strconv.Itoa(len(cells)))
 	for i, c := range cells {
-		keys[i] = s.prefix + s.names[c.policy] + ":" + c.key
-		args = append(args, strconv.FormatInt(c.cost, 10), strconv.FormatInt(c.ahead, 10))
+		q.keys[i] = s.prefix + s.names[c.policy] + ":" + c.key
+		q.args = append(q.args, strconv.FormatInt(c.cost, 10), strconv.FormatInt(c.ahead, 10))
 	}
-	done := make(chan answer, 1)
-	go func() {
-		numbers, err := s.script.Exec(within, s.client, keys, args).AsIntSlice()
-		if err == nil && len(numbers) != len(keys)+1 {
-			err = errors.New("ratelimit: Redis has answered something else")
+	timer := time.NewTimer(s.timeout)
+	defer timer.Stop()
+	if err = s.ask(q); err == nil {
+		select {
+		case <-q.done:
+			err = q.err
+		case <-timer.C:
+			q.left.Store(true)
+			err = fmt.Errorf("ratelimit: Redis has not answered within %v", s.timeout)
+		case <-ctx.Done(): // who asks has gone, and that says nothing of Redis
+			q.left.Store(true)
+			return false, ctx.Err()
 		}
-		if err != nil {
-			done <- answer{err: err}
-			return
-		}
-		done <- answer{ok: numbers[0] == 1, ahead: numbers[1:]}
-	}()
-	var a answer
-	select {
-	case a = <-done:
-	case <-within.Done():
-		a.err = fmt.Errorf("ratelimit: Redis has not answered within %v", s.timeout)
 	}
-	switch {
-	case a.err == nil:
-		s.failures.Store(0)
-	case ctx.Err() != nil: // who asks has gone, and that says nothing of Redis
-		return false, a.err
-	default:
+	if err != nil {
 		s.failures.Add(1)
-		return false, a.err
+		return false, err
 	}
+	s.failures.Store(0)
 	for i := range cells {
-		states[i] = cells[i].after(a.ahead[i])
-		if wait := a.ahead[i] + cells[i].cost - cells[i].ahead; !a.ok && wait > 0 {
+		states[i] = cells[i].after(q.ahead[i])
+		if wait := q.ahead[i] + cells[i].cost - cells[i].ahead; !q.ok && wait > 0 {
 			states[i].retry = wait
 		}
 	}
-	return a.ok, nil
+	return q.ok, nil
+}
+
+// ask has the question answered, together with those of others.
+func (s *shared) ask(q *question) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.waiting) >= maxWaiting {
+		return fmt.Errorf("ratelimit: %d requests wait for Redis", len(s.waiting))
+	}
+	s.waiting = append(s.waiting, q)
+	if s.asking < askers {
+		s.asking++
+		go s.answerAll()
+	}
+	return nil
+}
+
+// answerAll ends when no question is left.
+func (s *shared) answerAll() {
+	batch := make([]*question, 0, maxBatch)
+	for {
+		s.mu.Lock()
+		n := min(len(s.waiting), maxBatch)
+		batch = append(batch[:0], s.waiting[:n]...)
+		s.waiting = slices.Delete(s.waiting, 0, n)
+		if n == 0 {
+			s.asking--
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		// Who has left has counted for himself.
+		if batch = slices.DeleteFunc(batch, func(q *question) bool { return q.left.Load() }); len(batch) > 0 {
+			s.answer(batch)
+		}
+	}
+}
+
+func (s *shared) answer(batch []*question) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
+	defer cancel()
+	var keys, args []string
+	if len(batch) == 1 {
+		keys, args = batch[0].keys, batch[0].args
+	} else {
+		for _, q := range batch {
+			keys, args = append(keys, q.keys...), append(args, q.args...)
+		}
+	}
+	numbers, err := s.script.Exec(ctx, s.client, keys, args).AsIntSlice()
+	if err == nil && len(numbers) != len(keys)+len(batch) {
+		err = errors.New("ratelimit: Redis has answered something else")
+	}
+	for _, q := range batch {
+		if q.err = err; err == nil {
+			q.ok = numbers[0] == 1
+			numbers = numbers[1+copy(q.ahead[:len(q.keys)], numbers[1:]):]
+		}
+		q.done <- struct{}{}
+	}
 }
