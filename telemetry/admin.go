@@ -17,9 +17,11 @@ type AdminConfig struct {
 	// Token is what must be sent, as a bearer token or as the password of basic authentication. Without one, only this machine is
 	// answered: set one where a proxy on this machine leads here.
 	Token string
+	// Page is served at /loadline and below: see package telemetry/live. Default none.
+	Page http.Handler
 }
 
-// Admin is for a port of its own, that the internet does not reach: /metrics for Prometheus, and /debug/pprof. A metric that cannot be shown is left
+// Admin is for a port of its own, that the internet does not reach: /metrics for Prometheus, /debug/pprof, and a page. A metric that cannot be shown is left
 // out, and logged.
 func (t *Telemetry) Admin(c AdminConfig) http.Handler {
 	mux := http.NewServeMux()
@@ -27,10 +29,15 @@ func (t *Telemetry) Admin(c AdminConfig) http.Handler {
 		ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(t.log.Handler(), slog.LevelError),
 	}))
 	profiles(mux)
-	return c.guard(mux)
+	if c.Page != nil {
+		mux.Handle("/loadline", c.Page)
+		mux.Handle("/loadline/", c.Page)
+	}
+	return c.Guard(mux)
 }
 
-func (c AdminConfig) guard(next http.Handler) http.Handler {
+// Guard answers those who may look.
+func (c AdminConfig) Guard(next http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(c.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")

@@ -17,12 +17,15 @@ var edges = []float64{
 var ofRequests = attribute.NewAllowKeysFilter("http.request.method", "http.route", "http.response.status_code", "url.scheme", "network.protocol.version", "error.type")
 
 // view has all histograms be of one kind, but that classic ones of what is not in seconds keep their own edges; and what is measured of requests by
-// few attributes.
+// few attributes. What otelhttp measures of sizes is left out.
 func view(h Histograms) metric.View {
 	return func(i metric.Instrument) (metric.Stream, bool) {
 		s := metric.Stream{Name: i.Name, Description: i.Description, Unit: i.Unit}
 		if i.Kind == metric.InstrumentKindHistogram {
 			switch {
+			case i.Name == "http.server.request.body.size" || i.Name == "http.server.response.body.size":
+				// Who wants to know how much is sent looks at the network's counters: each costs as much as the duration does.
+				s.Aggregation = metric.AggregationDrop{}
 			case h == Exponential:
 				s.Aggregation = metric.AggregationBase2ExponentialHistogram{MaxSize: 160, MaxScale: 20}
 			case i.Unit == "s":

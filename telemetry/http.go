@@ -71,7 +71,7 @@ func (t *Telemetry) HTTP(c HTTPConfig) func(http.Handler) http.Handler {
 				}
 				span.SetAttributes(semconv.HTTPRoute(route))
 			}
-			if !c.trusts(r) {
+			if baggage.FromContext(ctx).Len() > 0 && !c.trusts(r) {
 				ctx = baggage.ContextWithoutBaggage(ctx)
 			}
 			returned := false

@@ -38,6 +38,9 @@ type Telemetry struct {
 	log      *slog.Logger
 }
 
+// Gatherer has the metrics as Prometheus is shown them.
+func (t *Telemetry) Gatherer() prometheus.Gatherer { return t.registry }
+
 // shutdownTimeout is for what there is at the end, when its context has ended.
 const shutdownTimeout = 5 * time.Second
 

@@ -17,8 +17,8 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/loadlinehq/loadline/internal/stack"
+	"github.com/loadlinehq/loadline/internal/stack/adminport"
 	"github.com/loadlinehq/loadline/internal/stack/faultproxy"
-	"github.com/loadlinehq/loadline/internal/stack/statuspage"
 )
 
 type faultCmd struct {
@@ -172,8 +172,8 @@ func (c *faultClearCmd) Run(ctx context.Context) error {
 }
 
 // askStatus asks the running stack what there is.
-func askStatus(ctx context.Context, dir string) (statuspage.Status, error) {
-	var status statuspage.Status
+func askStatus(ctx context.Context, dir string) (adminport.Status, error) {
+	var status adminport.Status
 	body, err := askAdmin(ctx, dir, http.MethodGet, "/status.json", nil)
 	if err == nil {
 		err = json.Unmarshal(body, &status)
@@ -204,7 +204,7 @@ func askAdmin(ctx context.Context, dir, method, path string, body []byte) ([]byt
 		if interrupt, ok := errors.AsType[interruptError](context.Cause(ctx)); ok {
 			return nil, interrupt
 		}
-		return nil, fmt.Errorf("loadline up (pid %d) runs, but its status page does not answer: %w", state.PID, err)
+		return nil, fmt.Errorf("loadline up (pid %d) runs, but its admin port does not answer: %w", state.PID, err)
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))

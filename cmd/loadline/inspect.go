@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/loadlinehq/loadline/internal/stack"
-	"github.com/loadlinehq/loadline/internal/stack/statuspage"
+	"github.com/loadlinehq/loadline/internal/stack/adminport"
 )
 
 type statusCmd struct {
@@ -34,7 +34,7 @@ func (c *statusCmd) Run(ctx context.Context) error {
 	return printStatus(os.Stdout, status)
 }
 
-func printStatus(out io.Writer, status statuspage.Status) error {
+func printStatus(out io.Writer, status adminport.Status) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "SERVICE\tROLE\tSTATE\tADDRESS\tPID\tLAG")
 	for _, s := range status.Services {
@@ -55,7 +55,7 @@ func printStatus(out io.Writer, status statuspage.Status) error {
 		fmt.Fprintf(table, "\napplication  %s\n", status.App.URL)
 	}
 	if status.Admin != nil {
-		fmt.Fprintf(table, "status page  %s\n", status.Admin.URL)
+		fmt.Fprintf(table, "live page    %s/loadline\n", status.Admin.URL)
 	}
 	if err := table.Flush(); err != nil || len(status.Faults) == 0 {
 		return err

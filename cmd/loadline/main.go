@@ -23,6 +23,7 @@ type cli struct {
 	Logs    logsCmd    `cmd:"" help:"Print the logs of one service, or of all."`
 	Psql    psqlCmd    `cmd:"" help:"Open psql on the primary, or on a replica."`
 	Fault   faultCmd   `cmd:"" help:"Break something on purpose, and undo it."`
+	Dash    dashCmd    `cmd:"" help:"Show what several instances do now on one page: where requests go, and what is in the way."`
 	Config  configCmd  `cmd:"" help:"Show or check the configuration."`
 	Events  eventsCmd  `cmd:"" help:"Relay events from the outbox to the broker, and drive them again."`
 	Migrate migrateCmd `cmd:"" help:"Make the tables of the packages that need some, in the schema loadline."`

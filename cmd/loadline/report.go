@@ -90,7 +90,7 @@ func (r *reporter) ready(took time.Duration, appURL, adminURL string, hints []st
 	if appURL != "" {
 		fmt.Fprintf(r.out, "  application  %s\n", appURL)
 	}
-	fmt.Fprintf(r.out, "  status page  %s\n\n%s\n", adminURL, r.paint(bold, "Try, in another terminal:"))
+	fmt.Fprintf(r.out, "  live page    %s/loadline\n\n%s\n", adminURL, r.paint(bold, "Try, in another terminal:"))
 	for _, hint := range hints {
 		fmt.Fprintf(r.out, "  %s\n", hint)
 	}

@@ -21,12 +21,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/loadlinehq/loadline/internal/stack"
-	"github.com/loadlinehq/loadline/internal/stack/statuspage"
+	"github.com/loadlinehq/loadline/internal/stack/adminport"
 )
 
 type upCmd struct {
 	dataFlag
-	PortBase  int      `help:"Port of the application; status page and servers have the ports above. 0 takes a free range." config:"stack.portBase"`
+	PortBase  int      `help:"Port of the application; the live page and servers have the ports above. 0 takes a free range." config:"stack.portBase"`
 	Replicas  int      `help:"Number of PostgreSQL replicas." config:"stack.replicas"`
 	Instances int      `help:"Number of instances of the application." config:"stack.instances"`
 	ReadyFile string   `help:"Write addresses and processes to this file, as JSON, when all is up." placeholder:"FILE"`
@@ -34,7 +34,7 @@ type upCmd struct {
 	SyncNATS  bool     `name:"sync-nats" help:"Have NATS write each message to the disk before it is acknowledged." config:"stack.syncNATS"`
 	LogMax    int64    `name:"log-max-bytes" help:"Size at which a log is cut; three older ones are kept." config:"stack.logMaxBytes" placeholder:"BYTES"`
 	Setup     string   `help:"Shell command that prepares the database, run once before the first instance." placeholder:"COMMAND"`
-	Command   []string `arg:"" optional:"" passthrough:"" help:"Application to run, after --: each instance has its own PORT, and DATABASE_URL, DATABASE_REPLICA_URLS, DB_PRIMARY_HOST, DB_REPLICA_HOST (and ..._PORT), REDIS_URL and NATS_URL. Default: stack.command of the configuration, or Conduit, when its program lies beside this one."`
+	Command   []string `arg:"" optional:"" passthrough:"" help:"Application to run, after --: each instance has its own PORT and LOADLINE_ADMIN, and DATABASE_URL, DATABASE_REPLICA_URLS, DB_PRIMARY_HOST, DB_REPLICA_HOST (and ..._PORT), REDIS_URL and NATS_URL. Default: stack.command of the configuration, or Conduit, when its program lies beside this one."`
 }
 
 func (c *upCmd) Run(ctx context.Context, signals *signals, file *settings) (err error) {
@@ -105,11 +105,11 @@ func (c *upCmd) Run(ctx context.Context, signals *signals, file *settings) (err 
 	return c.serve(ctx, s, app, out, began)
 }
 
-// serve runs the application and the status page until ctx is done.
+// serve runs the application and the admin port until ctx is done.
 func (c *upCmd) serve(parent context.Context, s *stack.Stack, app *stack.App, out *reporter, began time.Time) error {
 	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Ports().Admin())))
 	if err != nil {
-		return fmt.Errorf("status page: %w", err)
+		return fmt.Errorf("admin port: %w", err)
 	}
 	appURL := ""
 	if app != nil {
@@ -117,15 +117,20 @@ func (c *upCmd) serve(parent context.Context, s *stack.Stack, app *stack.App, ou
 		out.headline("Preparing the database, then starting %d %s of %s", app.Instances, plural(app.Instances, "instance"), filepath.Base(app.Command[0]))
 	}
 	adminURL := "http://" + listener.Addr().String()
-	monitor := statuspage.NewMonitor(s, appURL, adminURL)
-	server := &http.Server{Handler: statuspage.Handler(monitor), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	monitor := adminport.NewMonitor(s, appURL, adminURL)
+	page, err := monitor.Page()
+	if err != nil {
+		return err
+	}
+	defer page.Close()
+	server := &http.Server{Handler: adminport.Handler(monitor, page), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 
 	ready := false
 	group, ctx := errgroup.WithContext(parent)
 	group.Go(func() error { return monitor.Run(ctx) })
 	group.Go(func() error {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("status page: %w", err)
+			return fmt.Errorf("admin port: %w", err)
 		}
 		return nil
 	})
@@ -263,11 +268,11 @@ type readyService struct {
 	Addr string `json:"addr"`
 }
 
-func writeReadyFile(path string, status statuspage.Status) error {
+func writeReadyFile(path string, status adminport.Status) error {
 	ready := struct {
-		App      *statuspage.Link `json:"app,omitempty"`
-		Admin    *statuspage.Link `json:"admin,omitempty"`
-		Services []readyService   `json:"services"`
+		App      *adminport.Link `json:"app,omitempty"`
+		Admin    *adminport.Link `json:"admin,omitempty"`
+		Services []readyService  `json:"services"`
 	}{App: status.App, Admin: status.Admin}
 	for _, s := range status.Services {
 		ready.Services = append(ready.Services, readyService{Name: s.Name, Role: s.Role, PID: s.PID, Addr: s.Addr})

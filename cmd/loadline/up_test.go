@@ -88,8 +88,8 @@ func TestUp(t *testing.T) {
 		if out, err := result(t, "status", "--json", "--data", dir); err != nil || !strings.Contains(out, `"name": "replica-2"`) {
 			t.Errorf("status --json: %v\n%s", err, out)
 		}
-		if page := get(t, ready.Admin.URL); !strings.Contains(page, "<title>Loadline: status</title>") {
-			t.Errorf("no status page, but %q", page)
+		if page := get(t, ready.Admin.URL); !strings.Contains(page, "<title>Loadline</title>") {
+			t.Errorf("no live page, but %q", page)
 		}
 	})
 

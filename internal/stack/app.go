@@ -20,7 +20,8 @@ type App struct {
 	// Setup are commands that run one after the other, to their end, before the
 	// first instance starts: migrations, content.
 	Setup [][]string
-	// Command is run once per instance, with PORT set to the instance's own.
+	// Command is run once per instance, with PORT set to the instance's own, and LOADLINE_ADMIN
+	// to where it may serve its metrics.
 	Command []string
 	// Instances is at most [MaxInstances].
 	Instances int
@@ -45,9 +46,10 @@ func (s *Stack) StartApp(ctx context.Context, app App) error {
 			return err
 		}
 	}
-	ports := make(map[string]int, 2*app.Instances)
+	ports := make(map[string]int, 3*app.Instances)
 	for n := range app.Instances {
 		addService(ports, instanceName(n+1), s.ports.Instance(n+1))
+		ports[instanceName(n+1)+"'s metrics"] = s.ports.Instance(n+1) + besideApp
 	}
 	if err := checkFree(ports); err != nil {
 		return fmt.Errorf("stack: another program uses a port that is needed; choose others with --port-base:\n%w", err)
@@ -133,7 +135,7 @@ func quote(argv []string) string {
 func startInstance(ctx context.Context, launch launcher, app App, env []string, port int) error {
 	p, err := launch(processSpec{
 		argv:       app.Command,
-		env:        append([]string{fmt.Sprintf("PORT=%d", port+behindProxy)}, env...),
+		env:        append([]string{fmt.Sprintf("PORT=%d", port+behindProxy), "LOADLINE_ADMIN=" + loopback(port+besideApp)}, env...),
 		stopSignal: syscall.SIGTERM,
 	})
 	if err != nil {

@@ -66,6 +66,9 @@ func (s *Stack) add(ctx context.Context, name, role string, port int, start func
 			State: Starting, Log: filepath.Join(s.cfg.Dir, "logs", name+".log"),
 		},
 	}
+	if role == "app" {
+		c.service.Admin = loopback(port + besideApp)
+	}
 	if err := c.proxy.Listen(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}

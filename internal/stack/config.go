@@ -32,7 +32,7 @@ type Config struct {
 	// when others' data is in its place; two stacks cannot share one. Default [DefaultDir].
 	Dir string
 
-	// PortBase is the application's port; the status page has the next one, the
+	// PortBase is the application's port; the admin port is the next one, the
 	// servers those above (see [Ports]). Default [DefaultPortBase];
 	// [AnyPortBase] takes a free range.
 	PortBase int
@@ -132,8 +132,9 @@ type Service struct {
 	// changes it.
 	Role   string `json:"role"`
 	PID    int    `json:"pid"`
-	Addr   string `json:"addr"`   // what clients dial: its fault proxy
-	Direct string `json:"direct"` // where the process listens, behind the proxy
+	Addr   string `json:"addr"`            // what clients dial: its fault proxy
+	Direct string `json:"direct"`          // where the process listens, behind the proxy
+	Admin  string `json:"admin,omitempty"` // where an instance may serve its metrics
 	State  State  `json:"state"`
 	Log    string `json:"log"`
 	// StartID tells this process from a later one with the same number.

@@ -15,10 +15,12 @@ import (
 type Ports struct{ Base int }
 
 const (
-	portSpan = 100
+	portSpan = 150
 	// behindProxy is the distance from a service's port, which is its fault proxy's,
 	// to the port where its process listens.
 	behindProxy = 50
+	// besideApp is the distance from an instance's port to the one where it may serve its metrics.
+	besideApp = 100
 )
 
 func (p Ports) App() int           { return p.Base }

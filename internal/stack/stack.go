@@ -158,7 +158,7 @@ func (s *Stack) addPostgres(ctx context.Context, server pgServer) error {
 }
 
 func (s *Stack) checkPorts() error {
-	ports := map[string]int{"application": s.ports.App(), "status page": s.ports.Admin()}
+	ports := map[string]int{"application": s.ports.App(), "admin port": s.ports.Admin()}
 	addService(ports, "primary", s.ports.Primary())
 	addService(ports, "redis", s.ports.Redis())
 	addService(ports, "nats", s.ports.NATS())

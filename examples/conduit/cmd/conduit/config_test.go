@@ -91,6 +91,7 @@ edge:
   loopbackRateLimit: 6000  # default
   maxInFlight: 0           # default
 telemetry:
+  enabled: true             # default
   otlp: ""                  # default
   sampleRatio: 0.1          # default
   slow: 250ms               # default
@@ -199,7 +200,7 @@ func TestVariables(t *testing.T) {
 		"CONDUIT_DRAIN_DELAY": "4s", "CONDUIT_DRAIN_TIMEOUT": "5s",
 		"CONDUIT_TRUSTED_PROXIES": "10.0.0.0/8,192.0.2.1", "CONDUIT_INSTANCES": "6", "CONDUIT_RATE_LIMIT": "7", "CONDUIT_LOOPBACK_RATE_LIMIT": "8", "CONDUIT_MAX_IN_FLIGHT": "-1",
 		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "CONDUIT_SAMPLE_RATIO": "0.5", "CONDUIT_SLOW": "1s", "CONDUIT_METRICS_EVERY": "5s", "CONDUIT_CLASSIC_HISTOGRAMS": "true",
-		"CONDUIT_ADMIN": "127.0.0.1:9464", "CONDUIT_ADMIN_TOKEN": "t0ken",
+		"LOADLINE_ADMIN": "127.0.0.1:9464", "CONDUIT_ADMIN_TOKEN": "t0ken",
 	} {
 		t.Setenv(name, value)
 	}

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/loadlinehq/loadline/edge"
@@ -72,12 +71,16 @@ func (c *serveCmd) Run(ctx context.Context, app *commands) error {
 }
 
 func serve(ctx context.Context, s settings, arm string) error {
-	log := slog.New(telemetry.LogHandler(slog.NewJSONHandler(os.Stderr, nil)))
-	t, stopTelemetry, err := openTelemetry(ctx, s.Telemetry, log)
-	if err != nil {
-		return err
+	log, recorder := newLogger(s.Telemetry)
+	var measured edge.Middleware
+	if s.Telemetry.Enabled {
+		t, stopTelemetry, err := openTelemetry(ctx, s.Telemetry, recorder, log)
+		if err != nil {
+			return err
+		}
+		defer stopTelemetry()
+		measured = t.HTTP(telemetry.HTTPConfig{Route: edge.RouteOf})
 	}
-	defer stopTelemetry()
 
 	tokens, err := auth.NewTokens(s.Auth.JWTSecret)
 	if err != nil {
@@ -107,7 +110,7 @@ func serve(ctx context.Context, s settings, arm string) error {
 
 		TrustedProxies: s.Edge.TrustedProxies,
 		Limits:         backend.limits,
-		Telemetry:      t.HTTP(telemetry.HTTPConfig{Route: edge.RouteOf}),
+		Telemetry:      measured,
 	})
 	if err != nil {
 		return err

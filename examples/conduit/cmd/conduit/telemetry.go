@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -15,16 +16,20 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/metric"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/loadlinehq/loadline/edge"
 	"github.com/loadlinehq/loadline/internal/invalid"
 	"github.com/loadlinehq/loadline/telemetry"
+	"github.com/loadlinehq/loadline/telemetry/live"
 	"github.com/loadlinehq/loadline/telemetry/otlp"
 )
 
 // telemetryConfig says what is exported, and who may look.
 type telemetryConfig struct {
-	// OTLP is the URL of a collector, such as http://127.0.0.1:4318. Empty: traces are not recorded.
+	// Enabled measures and traces. Without it nothing below counts.
+	Enabled bool `yaml:"enabled" env:"CONDUIT_TELEMETRY"`
+	// OTLP is the URL of a collector, such as http://127.0.0.1:4318. Empty, and without Admin, traces are not recorded.
 	OTLP string `yaml:"otlp" env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
 	// SampleRatio is the share of traces that is exported beside those that have failed or were slow.
 	SampleRatio float64 `yaml:"sampleRatio" env:"CONDUIT_SAMPLE_RATIO"`
@@ -34,14 +39,14 @@ type telemetryConfig struct {
 	MetricsEvery time.Duration `yaml:"metricsEvery" env:"CONDUIT_METRICS_EVERY"`
 	// ClassicHistograms are for a Prometheus that takes no native ones.
 	ClassicHistograms bool `yaml:"classicHistograms" env:"CONDUIT_CLASSIC_HISTOGRAMS"`
-	// Admin is where /metrics and /debug/pprof are served. Empty: nowhere.
-	Admin string `yaml:"admin" env:"CONDUIT_ADMIN"`
+	// Admin is where /loadline, /metrics and /debug/pprof are served. Empty: nowhere.
+	Admin string `yaml:"admin" env:"LOADLINE_ADMIN"`
 	// AdminToken is what others than this machine must send.
 	AdminToken string `yaml:"adminToken" env:"CONDUIT_ADMIN_TOKEN" secret:"true"`
 }
 
 func defaultTelemetryConfig() telemetryConfig {
-	return telemetryConfig{SampleRatio: telemetry.DefaultRatio, Slow: telemetry.DefaultSlow, MetricsEvery: 15 * time.Second}
+	return telemetryConfig{Enabled: true, SampleRatio: telemetry.DefaultRatio, Slow: telemetry.DefaultSlow, MetricsEvery: 15 * time.Second}
 }
 
 // Validate reports all fields that cannot be.
@@ -57,8 +62,19 @@ func (c telemetryConfig) Validate() error {
 	)
 }
 
+// newLogger logs with the ids of traces. The recorder has what the admin port shows of them; nil: there is none.
+func newLogger(c telemetryConfig) (*slog.Logger, *live.Recorder) {
+	var handler slog.Handler = slog.NewJSONHandler(os.Stderr, nil)
+	var recorder *live.Recorder
+	if c.Enabled && c.Admin != "" {
+		recorder = live.NewRecorder(c.Slow)
+		handler = recorder.LogHandler(handler)
+	}
+	return slog.New(telemetry.LogHandler(handler)), recorder
+}
+
 // openTelemetry sets it up for all packages, and serves the admin port until the function that it returns is called, which exports what there is.
-func openTelemetry(ctx context.Context, c telemetryConfig, log *slog.Logger) (*telemetry.Telemetry, func(), error) {
+func openTelemetry(ctx context.Context, c telemetryConfig, recorder *live.Recorder, log *slog.Logger) (*telemetry.Telemetry, func(), error) {
 	config := telemetry.Config{Service: "conduit", Ratio: c.SampleRatio, Slow: c.Slow, Logger: log}
 	if c.SampleRatio == 0 {
 		config.Ratio = -1
@@ -76,6 +92,9 @@ func openTelemetry(ctx context.Context, c telemetryConfig, log *slog.Logger) (*t
 			return nil, nil, fmt.Errorf("telemetry.otlp: %w", err)
 		}
 		config.SpanExporter, config.Readers = spans, []metric.Reader{reader}
+	}
+	if recorder != nil {
+		config.SpanProcessors = []sdk.SpanProcessor{recorder}
 	}
 	t, err := telemetry.New(ctx, config)
 	if err != nil {
@@ -100,8 +119,14 @@ func openTelemetry(ctx context.Context, c telemetryConfig, log *slog.Logger) (*t
 		stop()
 		return nil, nil, fmt.Errorf("telemetry.admin: %w", err)
 	}
-	log.Info("/metrics and /debug/pprof are served", slog.String("address", listener.Addr().String()))
-	server := &http.Server{Handler: t.Admin(telemetry.AdminConfig{Token: c.AdminToken}), WriteTimeout: 2 * time.Minute}
+	page, err := live.Of(live.Local(t.Gatherer(), recorder))
+	if err != nil {
+		_ = listener.Close()
+		stop()
+		return nil, nil, err
+	}
+	log.Info("/loadline, /metrics and /debug/pprof are served", slog.String("address", listener.Addr().String()))
+	server := &http.Server{Handler: t.Admin(telemetry.AdminConfig{Token: c.AdminToken, Page: page}), WriteTimeout: 2 * time.Minute}
 	edge.ServerDefaults(server)
 	ended := make(chan struct{})
 	go func() {
@@ -111,6 +136,7 @@ func openTelemetry(ctx context.Context, c telemetryConfig, log *slog.Logger) (*t
 		}
 	}()
 	return t, func() {
+		page.Close()
 		_ = server.Close() // whoever profiles will see that it has ended
 		<-ended
 		stop()

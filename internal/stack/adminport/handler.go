@@ -1,22 +1,19 @@
-package statuspage
+package adminport
 
 import (
-	_ "embed"
 	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
 
 	"github.com/loadlinehq/loadline/internal/stack"
+	"github.com/loadlinehq/loadline/telemetry/live"
 )
-
-//go:embed page.html
-var page []byte
 
 // maxFaultBytes bounds the description of a fault.
 const maxFaultBytes = 4 << 10
 
-// Handler serves the page at / and [Status] at /status.json, and lets faults be added
+// Handler serves the page at [live.Path], what it shows below, and [Status] at /status.json, and lets faults be added
 // and removed:
 //
 //	POST   /faults       {"service": "redis", "kind": "latency", "delay": "50ms"}
@@ -31,13 +28,11 @@ const maxFaultBytes = 4 << 10
 // Requests from pages of other origins change nothing, and those under a name that is
 // not this machine's own get nothing: a name that somebody lets point here would make
 // his page one of this origin.
-func Handler(m *Monitor) http.Handler {
+func Handler(m *Monitor, page *live.Page) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Header().Set("Content-Security-Policy", "default-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'")
-		_, _ = w.Write(page)
-	})
+	mux.Handle("GET /{$}", http.RedirectHandler(live.Path, http.StatusFound))
+	mux.Handle(live.Path, page)
+	mux.Handle(live.Path+"/", page)
 	mux.HandleFunc("GET /status.json", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, m.Status()) })
 	mux.HandleFunc("POST /faults", func(w http.ResponseWriter, r *http.Request) {
 		var fault stack.Fault

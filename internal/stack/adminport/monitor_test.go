@@ -1,4 +1,4 @@
-package statuspage_test
+package adminport_test
 
 import (
 	"context"
@@ -14,7 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/loadlinehq/loadline/internal/stack"
-	"github.com/loadlinehq/loadline/internal/stack/statuspage"
+	"github.com/loadlinehq/loadline/internal/stack/adminport"
+	"github.com/loadlinehq/loadline/telemetry/live"
 )
 
 // buildLoadline builds the command, for its NATS server.
@@ -45,7 +46,7 @@ func TestMonitor(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	m := statuspage.NewMonitor(s, "http://app.example", "http://admin.example")
+	m := adminport.NewMonitor(s, "http://app.example", "http://admin.example")
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(ctx) }()
@@ -55,24 +56,29 @@ func TestMonitor(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	pages := httptest.NewServer(statuspage.Handler(m))
+	page, err := m.Page()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(page.Close)
+	pages := httptest.NewServer(adminport.Handler(m, page))
 	t.Cleanup(pages.Close)
 
-	see := func(what string, holds func(statuspage.Status, map[string]statuspage.Service) bool) {
+	see := func(what string, holds func(adminport.Status, map[string]adminport.Service) bool) {
 		t.Helper()
-		var status statuspage.Status
+		var status adminport.Status
 		for limit := time.Now().Add(10 * time.Second); time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
 			response, err := pages.Client().Get(pages.URL + "/status.json")
 			if err != nil {
 				t.Fatal(err)
 			}
-			status = statuspage.Status{}
+			status = adminport.Status{}
 			err = json.NewDecoder(response.Body).Decode(&status)
 			_ = response.Body.Close()
 			if err != nil {
 				t.Fatal(err)
 			}
-			byName := make(map[string]statuspage.Service)
+			byName := make(map[string]adminport.Service)
 			for _, service := range status.Services {
 				byName[service.Name] = service
 			}
@@ -94,7 +100,28 @@ func TestMonitor(t *testing.T) {
 		}
 	}
 
-	see("both replicas without lag", func(status statuspage.Status, by map[string]statuspage.Service) bool {
+	// The page shows what the stack knows, and which hop does not answer.
+	shown := func() (v struct {
+		Path []struct {
+			ID          string
+			Utilisation *float64
+		}
+		Stack struct{ Services []struct{ Name string } }
+	},
+	) {
+		t.Helper()
+		response, err := pages.Client().Get(pages.URL + live.Path + "/view")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if err := json.NewDecoder(response.Body).Decode(&v); err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+
+	see("both replicas without lag", func(status adminport.Status, by map[string]adminport.Service) bool {
 		for _, name := range []string{"replica-1", "replica-2"} {
 			if by[name].Lag == nil || by[name].Lag.Bytes != 0 {
 				return false
@@ -102,14 +129,17 @@ func TestMonitor(t *testing.T) {
 		}
 		return status.App.URL == "http://app.example" && len(status.Services) == 5
 	})
+	if v := shown(); len(v.Stack.Services) != 5 || len(v.Path) != 5 || v.Path[2].Utilisation == nil || v.Path[4].Utilisation == nil {
+		t.Errorf("the page does not show the servers, or how busy Redis and NATS are: %+v", v)
+	}
 	run("replica-2", "SELECT pg_wal_replay_pause()")
 	run("primary", "CREATE TABLE filler AS SELECT generate_series(1, 20000)")
-	see("replica-2 alone with lag", func(_ statuspage.Status, by map[string]statuspage.Service) bool {
+	see("replica-2 alone with lag", func(_ adminport.Status, by map[string]adminport.Service) bool {
 		one, two := by["replica-1"].Lag, by["replica-2"].Lag
 		return one != nil && one.Bytes == 0 && two != nil && two.Bytes > 100_000
 	})
 	run("replica-2", "SELECT pg_wal_replay_resume()")
-	see("replica-2 without lag again", func(_ statuspage.Status, by map[string]statuspage.Service) bool {
+	see("replica-2 without lag again", func(_ adminport.Status, by map[string]adminport.Service) bool {
 		return by["replica-2"].Lag != nil && by["replica-2"].Lag.Bytes == 0
 	})
 	signal := func(name string, signal syscall.Signal) {
@@ -121,16 +151,16 @@ func TestMonitor(t *testing.T) {
 	// Both accept connections all the while: the kernel does that for them.
 	signal("redis", syscall.SIGSTOP)
 	signal("nats", syscall.SIGSTOP)
-	see("redis and nats paused", func(_ statuspage.Status, by map[string]statuspage.Service) bool {
+	see("redis and nats paused", func(_ adminport.Status, by map[string]adminport.Service) bool {
 		return strings.Contains(by["redis"].Problem, "does not answer") && strings.Contains(by["nats"].Problem, "does not answer")
 	})
 	signal("redis", syscall.SIGCONT)
 	signal("nats", syscall.SIGCONT)
-	see("redis and nats back", func(_ statuspage.Status, by map[string]statuspage.Service) bool {
+	see("redis and nats back", func(_ adminport.Status, by map[string]adminport.Service) bool {
 		return by["redis"].Problem == "" && by["nats"].Problem == ""
 	})
 	signal("replica-1", syscall.SIGKILL)
-	see("replica-1 ended", func(_ statuspage.Status, by map[string]statuspage.Service) bool {
+	see("replica-1 ended", func(_ adminport.Status, by map[string]adminport.Service) bool {
 		return by["replica-1"].State == stack.Exited && by["replica-1"].Lag == nil && by["primary"].Problem == ""
 	})
 }

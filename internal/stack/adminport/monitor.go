@@ -1,4 +1,4 @@
-package statuspage
+package adminport
 
 import (
 	"context"
@@ -57,16 +57,19 @@ type Monitor struct {
 	stack *stack.Stack
 	app   *Link
 	admin *Link
-	conns map[string]*pgx.Conn // by service; used by Run alone
+	conns map[string]*pgx.Conn // by service; used by Run alone, as is
+	used  map[string]used
 
-	mu     sync.Mutex
-	status Status
+	mu      sync.Mutex
+	status  Status
+	load    map[string]float64 // by hop
+	sources map[string]instance
 }
 
-// NewMonitor returns a monitor of a stack whose application and status page are
+// NewMonitor returns a monitor of a stack whose application and admin port are
 // at the given addresses. An empty address stands for none.
 func NewMonitor(s *stack.Stack, appURL, adminURL string) *Monitor {
-	m := &Monitor{stack: s, conns: make(map[string]*pgx.Conn)}
+	m := &Monitor{stack: s, conns: make(map[string]*pgx.Conn), used: make(map[string]used), sources: make(map[string]instance)}
 	if appURL != "" {
 		m.app = &Link{URL: appURL}
 	}
@@ -114,8 +117,9 @@ func (m *Monitor) Run(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		services := m.sample(ctx)
+		load := m.measureLoad(services)
 		m.mu.Lock()
-		m.status.Services = services
+		m.status.Services, m.load = services, load
 		m.mu.Unlock()
 		select {
 		case <-ctx.Done():
