@@ -38,6 +38,7 @@ func (l *loader) group(n *node, y ast.Node, at Origin) {
 		child := n.child(name)
 		switch {
 		case child == nil && n == l.root && (slices.Contains(l.others, name) || strings.HasPrefix(name, freePrefix)):
+		case child == nil && n.partial: // another program checks it
 		case child == nil:
 			l.unknown(n, pair.Key, at)
 		case child.group:

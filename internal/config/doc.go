@@ -19,7 +19,9 @@
 // none of the file's business. One file can serve several programs: each declares
 // its own top-level sections by its struct, and by Sources.Others the names of those
 // that other programs read, which it leaves alone; a section whose name begins with
-// "x-" is nobody's. Any other name is an error, in every program.
+// "x-" is nobody's. Any other name is an error, in every program. Of a section that is
+// tagged partial:"true" it reads some keys, and leaves the others to the program whose
+// section it is.
 //
 // It guarantees that
 //

@@ -13,6 +13,7 @@ type node struct {
 	goValue   reflect.Value
 	children  []*node // in the struct's order
 	group     bool
+	partial   bool // a group of which other programs read more
 
 	// Of a value.
 	env    string
@@ -50,7 +51,7 @@ func (n *node) addFields(taken map[string]string) {
 			panic(fmt.Sprintf("config: %s has two fields for %q", n.goValue.Type(), name))
 		case isScalar(field.Type) || field.Type == reflect.TypeFor[[]string]():
 		case field.Type.Kind() == reflect.Struct && child.env == "" && !child.secret:
-			child.group = true
+			child.group, child.partial = true, field.Tag.Get("partial") == "true"
 			child.addFields(taken)
 		default:
 			panic(fmt.Sprintf("config: %s is of type %s, which a file cannot hold", child.key, field.Type))

@@ -13,7 +13,10 @@
 // It promises nothing about secrets: a message is shown, and must not quote one.
 package invalid
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Error is a field that has a value which it must not have.
 type Error struct {
@@ -33,4 +36,20 @@ func If(wrong bool, key, format string, args ...any) error {
 		return nil
 	}
 	return &Error{Key: key, Problem: fmt.Sprintf(format, args...)}
+}
+
+// Under puts a section in front of the keys of an error, and of those that it joins, for
+// who validates a section from outside of it.
+func Under(section string, err error) error {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, err := range many.Unwrap() {
+			all = append(all, Under(section, err))
+		}
+		return errors.Join(all...)
+	}
+	if field, ok := errors.AsType[*Error](err); ok {
+		return &Error{Key: section + "." + field.Key, Problem: field.Problem}
+	}
+	return err
 }
