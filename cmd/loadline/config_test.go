@@ -37,7 +37,7 @@ func TestExample(t *testing.T) {
 			t.Errorf("%s is not in the example", field.Key)
 		}
 	}
-	if diff := cmp.Diff(fmt.Sprintf("%+v", defaultSettings().Stack), fmt.Sprintf("%+v", s.Stack)); diff != "" {
+	if diff := cmp.Diff(fmt.Sprintf("%+v %+v", defaultSettings().Stack, defaultSettings().Deploy), fmt.Sprintf("%+v %+v", s.Stack, s.Deploy)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -105,6 +105,36 @@ stack:
   logMaxBytes: 10485760                         # default
   setup: "PGPASSWORD=[redacted] ./app migrate"  # loadline.yaml:7
   command: [./app, serve]                       # loadline.yaml:6
+deploy:
+  name: conduit                                                                                                         # default
+  namespace: default                                                                                                    # default
+  image: ""                                                                                                             # default
+  args: [serve]                                                                                                         # default
+  secret: conduit                                                                                                       # default
+  secretVariables: [DATABASE_URL, DATABASE_REPLICA_URLS, REDIS_URL, NATS_URL, CONDUIT_JWT_SECRET, CONDUIT_ADMIN_TOKEN]  # default
+  variables: []                                                                                                         # default
+  port: 8080                                                                                                            # default
+  adminPort: 9464                                                                                                       # default
+  cpu: 1                                                                                                                # default
+  memoryBytes: 536870912                                                                                                # default
+  minReplicas: 3                                                                                                        # default
+  maxReplicas: 50                                                                                                       # default
+  maxSurgePercent: 25                                                                                                   # default
+  connectionLimit: 0                                                                                                    # default
+  reservedConnections: 3                                                                                                # default
+  pool: 0                                                                                                               # default
+  replicaPool: 0                                                                                                        # default
+  otherConnections: 2                                                                                                   # default
+  preStop: 5s                                                                                                           # default
+  scaler: hpa                                                                                                           # default
+  policy: latency                                                                                                       # default
+  cpuTargetPercent: 65                                                                                                  # default
+  latency: 250ms                                                                                                        # default
+  availability: 0.999                                                                                                   # default
+  scaleIn: 5m0s                                                                                                         # default
+  queueDrain: 2m0s                                                                                                      # default
+  databaseRate: 0                                                                                                       # default
+  prometheus: "http://prometheus.monitoring:9090"                                                                       # default
 `
 	out, err := run([]string{"LOADLINE_PORT_BASE=9000"}, "config", "print")
 	if diff := cmp.Diff(want, out); err != nil || diff != "" {

@@ -28,6 +28,8 @@ type cli struct {
 	Events  eventsCmd  `cmd:"" help:"Relay events from the outbox to the broker, and drive them again."`
 	Migrate migrateCmd `cmd:"" help:"Make the tables of the packages that need some, in the schema loadline."`
 
+	Manifests manifestsCmd `cmd:"" help:"Make what the application needs on Kubernetes: objects, rules, dashboards."`
+
 	TestStack testStackCmd `cmd:"" name:"test-stack" hidden:""`
 
 	configFlag

@@ -8,12 +8,14 @@ import (
 
 	"github.com/loadlinehq/loadline/internal/config"
 	"github.com/loadlinehq/loadline/internal/invalid"
+	"github.com/loadlinehq/loadline/internal/manifests"
 	"github.com/loadlinehq/loadline/internal/stack"
 )
 
 // settings are all that the file and the environment can say to the command.
 type settings struct {
-	Stack stackSettings `yaml:"stack"`
+	Stack  stackSettings    `yaml:"stack"`
+	Deploy manifests.Config `yaml:"deploy"`
 
 	file string // that was read; empty for none
 }
@@ -39,7 +41,10 @@ type stackSettings struct {
 }
 
 func defaultSettings() settings {
-	return settings{Stack: stackSettings{Data: stack.DefaultDir, PortBase: stack.DefaultPortBase, Replicas: 2, Instances: 2, LogMax: stack.DefaultLogMaxBytes}}
+	return settings{
+		Stack:  stackSettings{Data: stack.DefaultDir, PortBase: stack.DefaultPortBase, Replicas: 2, Instances: 2, LogMax: stack.DefaultLogMaxBytes},
+		Deploy: manifests.Defaults(),
+	}
 }
 
 // Validate reports all fields that cannot be.

@@ -18,7 +18,7 @@ import (
 
 // sections are those of the file that all programs share; see docs/configuration.md.
 func sections() []string {
-	return []string{"stack", "database", "redis", "nats", "cache", "http", "edge", "telemetry", "auth"}
+	return []string{"stack", "deploy", "database", "redis", "nats", "cache", "http", "edge", "telemetry", "auth"}
 }
 
 // settings are all that the file and the environment can say to the server. A key is
