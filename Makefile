@@ -40,6 +40,10 @@ check-all: servers check ## check, test, and the slow tests
 	go vet work
 	LOADLINE_SLOW=1 go test -race -timeout 90m -v work
 	LOADLINE_SLOW=1 go test -timeout 90m -v ./internal/model/... ./bench/caching
+	# Outside the workspace: Kubernetes' dependencies must not choose ours.
+	GOWORK=off go -C test/hpa vet ./...
+	GOWORK=off go -C test/hpa mod tidy -diff
+	GOWORK=off go -C test/hpa test -timeout 30m -v ./...
 	$(MAKE) sqlc
 	@git diff --exit-code -- examples/conduit/postgres/sqlc || { echo "generated code is stale: make sqlc"; exit 1; }
 
@@ -63,7 +67,7 @@ sqlc: .bin/sqlc ## generate the example's query code
 	GOWORK=off go -C tools/sqlc build -o ../../.bin/ tool
 	@touch $@
 
-servers: ## install PostgreSQL and Redis where they are missing (Debian, Ubuntu)
+servers: ## install PostgreSQL, Redis and promtool where they are missing (Debian, Ubuntu)
 	@tools/install-servers.sh
 
 clean: build ## stop the stack, delete its data and what was built
