@@ -151,6 +151,16 @@ var forbidden = map[string]map[string]string{
 		"github.com/goccy/go-yaml":  "it is what keeps packages apart from the file's format",
 		module + "/internal/config": "it is what keeps packages apart from the file's format",
 	},
+	"/internal/manifests": {
+		"testing":                   "it would be linked into the command",
+		"k8s.io":                    "what it makes is text; test/hpa holds it to Kubernetes' code",
+		module + "/telemetry":       "its SDK is for programs to choose; a test compares the edges",
+		module + "/internal/config": "the command hands it a section",
+		"github.com/goccy/go-yaml":  "files and the environment are for commands to read; see internal/invalid",
+		module + "/internal/stack":  "it asks no server",
+		module + "/cmd":             "commands are imported by nobody",
+		module + "/examples":        "examples are imported by nobody",
+	},
 	"/internal/load": {
 		"testing":                     "it would be linked into the command",
 		module + "/internal/stack":    "it loads what others start",
