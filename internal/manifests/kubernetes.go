@@ -8,8 +8,9 @@ import (
 // deployed is what the templates of Kubernetes' objects are filled with.
 type deployed struct {
 	Config
-	Pools struct{ Primary, Replica int }
 
+	// Pool is an instance's to the primary.
+	Pool                      int
 	Peak, Connections, Budget int
 	Variables                 []nameValue
 	Version                   string
@@ -48,14 +49,12 @@ func Kubernetes(c Config) ([]File, error) {
 func (c Config) deployed() deployed {
 	p, _ := c.pools() // Complete has seen it
 	grace := c.PreStop + c.DrainDelay + c.DrainTimeout + endMargin
-	d := deployed{
-		Config: c, Peak: c.peak(), Connections: c.peak() * (p.primary + c.OtherConnections), Budget: c.budget(), Variables: c.variables(p), Version: c.version(),
+	return deployed{
+		Config: c, Pool: p.primary, Peak: c.peak(), Connections: c.peak() * (p.primary + c.OtherConnections), Budget: c.budget(), Variables: c.variables(p), Version: c.version(),
 		LatencyQuantity: fmt.Sprintf("%dm", c.Latency.Milliseconds()), LatencySeconds: seconds(c.Latency), LatencyMillis: c.Latency.Milliseconds(),
 		MilliCPU: int64(c.CPU * 1000), MemoryLimit: c.Memory / 10 * 9, Grace: int((grace + time.Second - 1) / time.Second),
 		FallbackReplicas: c.MinReplicas, External: c.external(),
 	}
-	d.Pools.Primary, d.Pools.Replica = p.primary, p.replica
-	return d
 }
 
 // externalMetric is one that an autoscaler asks prometheus-adapter for.

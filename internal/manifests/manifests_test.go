@@ -2,6 +2,7 @@ package manifests_test
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -68,7 +69,7 @@ func TestGolden(t *testing.T) {
 		}
 		dir := filepath.Join("testdata", form)
 		if *update {
-			if err := errorsOf(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
+			if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
 				t.Fatal(err)
 			}
 			for name, content := range files {
@@ -94,15 +95,6 @@ func TestGolden(t *testing.T) {
 			}
 		}
 	}
-}
-
-func errorsOf(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // What cannot be is refused, with what is wrong and what would do.
@@ -201,7 +193,7 @@ func TestConnectionsFit(t *testing.T) {
 // No secret is in what is made: they are in the Secret.
 func TestSecretsAreReferred(t *testing.T) {
 	t.Parallel()
-	deployment := string(made(t, manifests.Config(with(func(*manifests.Config) {})))["deployment.yaml"])
+	deployment := string(made(t, with(func(*manifests.Config) {}))["deployment.yaml"])
 	for _, name := range manifests.Defaults().SecretVariables {
 		if !strings.Contains(deployment, fmt.Sprintf("- name: %s\n              valueFrom: {secretKeyRef: {name: conduit, key: %s}}", name, name)) {
 			t.Errorf("%s does not come from the Secret", name)

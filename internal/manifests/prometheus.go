@@ -1,10 +1,8 @@
 package manifests
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // ruled is what the templates of Prometheus' files are filled with.
@@ -98,6 +96,3 @@ func (c Config) burns() []burn {
 	}
 	return all
 }
-
-// promDuration writes whole seconds as Prometheus has durations.
-func promDuration(d time.Duration) string { return fmt.Sprintf("%ds", int(d.Seconds())) }
