@@ -84,6 +84,20 @@ func notEmitted(t *testing.T, metrics string) []string {
 	return slices.Compact(missing)
 }
 
+// The check of TestOneTrace finds what is missing, a series or a label, and nothing else.
+func TestNotEmitted(t *testing.T) {
+	t.Parallel()
+	missing := notEmitted(t, "process_cpu_seconds_total 1\nloadline_ratelimit_decisions_total{decision=\"denied\"} 1\n")
+	for name, want := range map[string]bool{
+		"process_cpu_seconds_total": false, "loadline_ratelimit_decisions_total": false,
+		"loadline_ratelimit_decisions_total{by}": true, "loadline_db_replica_lag_seconds": true, "http_server_request_duration_seconds_bucket": true,
+	} {
+		if slices.Contains(missing, name) != want {
+			t.Errorf("that %s is missing is %t: %v", name, !want, missing)
+		}
+	}
+}
+
 // crowd has callers wait for connections, of which there are few, so that it is measured.
 func crowd(base, token string) {
 	var all sync.WaitGroup
