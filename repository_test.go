@@ -138,6 +138,14 @@ var forbidden = map[string]map[string]string{
 		"github.com/jackc/pgx/v5":     "what a value means is for its package to say",
 		"github.com/pressly/goose/v3": "what a value means is for its package to say",
 	},
+	"/internal/check": {
+		"testing":                   "it would be linked into every program",
+		module + "/internal/config": "the command reads the configuration",
+		module + "/internal/stack":  "it asks servers, and starts none",
+		"github.com/alecthomas/kong": "flags are the command's",
+		"github.com/nats-io/nats-server/v2/server": "it is a client",
+		"github.com/pressly/goose/v3":              "it reads which migrations were applied, and applies none",
+	},
 	"/internal/migrate": {
 		"testing":                  "it would be linked into the command",
 		module + "/internal/stack": "it knows a connection string alone",
