@@ -14,6 +14,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/loadlinehq/loadline/events/natsjs"
+	"github.com/loadlinehq/loadline/internal/check"
 	"github.com/loadlinehq/loadline/outbox"
 )
 
@@ -30,7 +31,7 @@ func defaults() kong.Vars {
 		"duplicates": short(natsjs.DefaultDuplicates),
 		"on_poison":  string(outbox.Skip), "batch": strconv.Itoa(outbox.DefaultBatch), "poll": short(outbox.DefaultPoll),
 		"lease_ttl": short(outbox.DefaultLeaseTTL), "retention": short(outbox.DefaultRetention),
-		"rate": strconv.Itoa(outbox.DefaultRepublishRate),
+		"rate": strconv.Itoa(outbox.DefaultRepublishRate), "check_timeout": short(check.DefaultTimeout),
 	}
 }
 

@@ -27,6 +27,7 @@ type cli struct {
 	Config  configCmd  `cmd:"" help:"Show or check the configuration."`
 	Events  eventsCmd  `cmd:"" help:"Relay events from the outbox to the broker, and drive them again."`
 	Migrate migrateCmd `cmd:"" help:"Make the tables of the packages that need some, in the schema loadline."`
+	Check   checkCmd   `cmd:"" help:"Ask the servers of any environment whether they are as they have to be."`
 
 	Manifests manifestsCmd `cmd:"" help:"Make what the application needs on Kubernetes: objects, rules, dashboards."`
 

@@ -28,9 +28,11 @@ func newReporter(out *os.File) *reporter {
 }
 
 const (
-	bold  = "1"
-	green = "32"
-	red   = "31"
+	bold   = "1"
+	faint  = "2"
+	red    = "31"
+	green  = "32"
+	yellow = "33"
 )
 
 func (r *reporter) paint(style, text string) string {
