@@ -15,6 +15,7 @@ import (
 
 	"github.com/loadlinehq/loadline/events/natsjs"
 	"github.com/loadlinehq/loadline/internal/check"
+	"github.com/loadlinehq/loadline/internal/version"
 	"github.com/loadlinehq/loadline/outbox"
 )
 
@@ -32,6 +33,7 @@ func defaults() kong.Vars {
 		"on_poison":  string(outbox.Skip), "batch": strconv.Itoa(outbox.DefaultBatch), "poll": short(outbox.DefaultPoll),
 		"lease_ttl": short(outbox.DefaultLeaseTTL), "retention": short(outbox.DefaultRetention),
 		"rate": strconv.Itoa(outbox.DefaultRepublishRate), "check_timeout": short(check.DefaultTimeout),
+		"version": "loadline " + version.String(),
 	}
 }
 

@@ -29,11 +29,14 @@ type cli struct {
 	Migrate migrateCmd `cmd:"" help:"Make the tables of the packages that need some, in the schema loadline."`
 	Check   checkCmd   `cmd:"" help:"Ask the servers of any environment whether they are as they have to be."`
 
-	Manifests manifestsCmd `cmd:"" help:"Make what the application needs on Kubernetes: objects, rules, dashboards."`
+	Manifests  manifestsCmd  `cmd:"" help:"Make what the application needs on Kubernetes: objects, rules, dashboards."`
+	Completion completionCmd `cmd:"" help:"Print what completes the command line in a shell."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
 
 	TestStack testStackCmd `cmd:"" name:"test-stack" hidden:""`
 
 	configFlag
+	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
 }
 
 // dataFlag is shared by all commands that find a stack by its directory.
