@@ -16,6 +16,7 @@ type commands struct {
 	Migrate migrateCmd `cmd:"" help:"Bring the schema of the database up to date."`
 	Seed    seedCmd    `cmd:"" help:"Fill the database with content."`
 	Config  configCmd  `cmd:"" help:"Show or check the configuration."`
+	Health  healthCmd  `cmd:"" help:"Ask the instance on this machine whether it is ready; for containers."`
 
 	configFlag
 }
