@@ -24,7 +24,7 @@ func (c *healthCmd) Run(ctx context.Context, app *commands) error {
 	}
 	host := s.HTTP.Host
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost" // who listens everywhere is here, too
+		host = "127.0.0.1" // who listens everywhere is here, too
 	}
 	return askReady(ctx, net.JoinHostPort(host, fmt.Sprint(s.HTTP.Port)))
 }
