@@ -11,7 +11,7 @@ export GORACE ?= atexit_sleep_ms=0
 MODULES := . bench examples/conduit examples/orm
 TOOLS   := .bin/staticcheck .bin/gofumpt
 
-.PHONY: help up build test check check-all bench tools servers sqlc clean
+.PHONY: help up build test check check-all bench screenshots tools servers promtool chromium sqlc clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ build: ## build the command and the example into .bin
 	@go build -o .bin/loadline ./cmd/loadline
 	@go -C examples/conduit build -o ../../.bin/conduit ./cmd/conduit
 
-test: servers ## vet and all tests, with -race, against real servers
+test: servers promtool ## vet and all tests, with -race, against real servers
 	go vet work
 	go test -race -timeout 10m work
 	go test ./internal/model/... ./bench/caching
@@ -36,7 +36,7 @@ check: $(TOOLS) ## format, static analysis, tidy modules
 	@set -e; for module in $(MODULES); do echo "check $$module"; \
 	  (cd $$module && go vet ./... && $(CURDIR)/.bin/staticcheck ./... && GOWORK=off go mod tidy -diff); done
 
-check-all: servers check ## check, test, and the slow tests
+check-all: servers promtool chromium check ## check, test, and the slow tests
 	go vet work
 	LOADLINE_SLOW=1 go test -race -timeout 90m -v work
 	LOADLINE_SLOW=1 go test -timeout 90m -v ./internal/model/... ./bench/caching
@@ -49,6 +49,9 @@ check-all: servers check ## check, test, and the slow tests
 
 bench: servers ## run the benchmarks; ratios are printed with their intervals
 	go test -run '^$$' -bench . -benchmem work
+
+screenshots: servers chromium ## take the pictures of docs, of a stack under load and faults
+	LOADLINE_SLOW=1 LOADLINE_SCREENSHOTS=$(CURDIR)/docs go test -timeout 10m -count=1 -run TestLivePage ./examples/conduit/contract
 
 tools: $(TOOLS) ## build the pinned tools into .bin
 
@@ -67,8 +70,11 @@ sqlc: .bin/sqlc ## generate the example's query code
 	GOWORK=off go -C tools/sqlc build -o ../../.bin/ tool
 	@touch $@
 
-servers: ## install PostgreSQL, Redis and promtool where they are missing (Debian, Ubuntu)
+servers: ## install PostgreSQL and Redis where they are missing (Debian, Ubuntu)
 	@tools/install-servers.sh
+
+promtool chromium:
+	@tools/install-servers.sh $@
 
 clean: build ## stop the stack, delete its data and what was built
 	.bin/loadline down --wipe

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs PostgreSQL's and Redis' servers, and promtool, which checks the rules for
-# Prometheus, where they are missing. It knows Debian and Ubuntu; elsewhere it says what
-# is needed.
+# Installs PostgreSQL's and Redis' servers where they are missing, and what else is named
+# that tests alone use: promtool, chromium. It knows Debian and Ubuntu; elsewhere it says
+# what is needed.
 set -eu
 
 packages=
@@ -14,11 +14,19 @@ for dir in $(echo "$PATH" | tr ':' ' ') /usr/lib/postgresql/*/bin /usr/pgsql-*/b
 done
 [ "${postgres:-}" ] || packages="postgresql"
 [ "${redis:-}" ] || packages="$packages redis-server"
-command -v promtool >/dev/null || packages="$packages prometheus"
+for program in "$@"; do
+  command -v "$program" >/dev/null && continue
+  case $program in promtool) package=prometheus ;; *) package=$program ;; esac
+  if command -v apt-get >/dev/null; then
+    packages="$packages $package"
+  else
+    echo "missing: $program; tests that need it are skipped" >&2
+  fi
+done
 [ "$packages" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
-  echo "missing:$packages; install PostgreSQL 14 or newer, Redis and promtool, then run this again" >&2
+  echo "missing:$packages; install PostgreSQL 14 or newer and Redis, then run this again" >&2
   exit 1
 fi
 as_root=

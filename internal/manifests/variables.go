@@ -22,7 +22,7 @@ func (c Config) placeholders(p pools) map[string]string {
 
 // conduitVariables are set where no others are.
 var conduitVariables = []string{
-	"PORT={port}", "CONDUIT_HOST=0.0.0.0", "CONDUIT_ADMIN=0.0.0.0:{adminPort}", "CONDUIT_POOL_MAX={pool}", "CONDUIT_REPLICA_POOL_MAX={replicaPool}",
+	"PORT={port}", "CONDUIT_HOST=0.0.0.0", "LOADLINE_ADMIN=0.0.0.0:{adminPort}", "CONDUIT_POOL_MAX={pool}", "CONDUIT_REPLICA_POOL_MAX={replicaPool}",
 	"CONDUIT_INSTANCES={minReplicas}", "CONDUIT_DRAIN_DELAY={drainDelay}", "CONDUIT_DRAIN_TIMEOUT={drainTimeout}", "CONDUIT_SLOW={latency}",
 	"CONDUIT_CLASSIC_HISTOGRAMS={classicHistograms}",
 }

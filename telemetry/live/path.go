@@ -153,7 +153,8 @@ func (w window) cache(v *View) Hop {
 	}
 	if rate > 0 {
 		h.is(OK, "")
-		h.fact("hits", "%.0f %% process, %.0f %% Redis", 100*process/rate, 100*redis/rate)
+		h.fact("in process", "%.0f %%", 100*process/rate)
+		h.fact("in Redis", "%.0f %%", 100*redis/rate)
 		h.fact("reads", "%s/s", number(rate))
 	}
 	local := w.rate("loadline_ratelimit_decisions_total", func(l labels) bool { return l.get("by") == "local" })
@@ -226,7 +227,7 @@ func (w window) broker(v *View) Hop {
 	if o := v.Outbox; o != nil {
 		h.is(OK, "")
 		h.fact("published", "%s/s", number(o.Published))
-		h.fact("outbox", "%.0f, oldest %s s", o.Depth, number(o.Age))
+		h.fact("outbox", "%.0f (%s s)", o.Depth, number(o.Age))
 		switch {
 		case o.Paused != "":
 			h.is(Away, fmt.Sprintf("the relay waits for it (%s), and %.0f events for the relay", strings.ReplaceAll(o.Paused, "_", " "), o.Depth))
@@ -245,7 +246,7 @@ func (w window) broker(v *View) Hop {
 		}
 	}
 	if len(v.Groups) > 0 {
-		h.fact("pending", "%.0f, oldest %s s", pending, number(oldest))
+		h.fact("pending", "%.0f (%s s)", pending, number(oldest))
 	}
 	if oldest > behind {
 		h.is(Full, fmt.Sprintf("%s is %s s behind", worst, number(oldest)))
