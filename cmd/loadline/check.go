@@ -131,7 +131,7 @@ func (c *checkCmd) config(path string) (asked check.Config, what string, err err
 	s := defaultCheckSettings()
 	others := append(slices.DeleteFunc(sections(), func(name string) bool {
 		return name == "database" || name == "redis" || name == "nats"
-	}), "stack")
+	}), "stack", "deploy")
 	values, err := config.Load(&s, config.Sources{Path: path, Environ: os.Environ(), Others: others})
 	if err != nil {
 		return asked, "", fmt.Errorf("the configuration is wrong:\n%w", err)

@@ -120,7 +120,7 @@ func TestCheckKnowsTheExample(t *testing.T) {
 	const example = "../../docs/loadline.example.yaml"
 	s := defaultCheckSettings()
 	before := s
-	values, err := config.Load(&s, config.Sources{Path: example, Others: append(sections(), "stack")})
+	values, err := config.Load(&s, config.Sources{Path: example, Others: append(sections(), "stack", "deploy")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"time"
 
@@ -18,16 +19,27 @@ type dashCmd struct {
 	Instances []string `arg:"" help:"Admin ports of the instances, such as http://127.0.0.1:9464, or http://any:token@10.0.0.7:9464 where one needs a token."`
 	Listen    string   `help:"Where to serve the page." default:"127.0.0.1:9465"`
 	Token     string   `help:"What others than this machine must send to see it." env:"LOADLINE_DASH_TOKEN"`
+	Instance  string   `name:"instance-token" help:"What the instances must be sent, where their URL has nothing." env:"LOADLINE_INSTANCE_TOKEN" placeholder:"TOKEN"`
 	JSON      bool     `name:"json" help:"Print what the page shows now, and end."`
+}
+
+// withToken adds the token to a URL that has none: on the command line everybody sees it.
+func (c *dashCmd) withToken(instance string) string {
+	u, err := url.Parse(instance)
+	if err != nil || u.User != nil || u.Host == "" || c.Instance == "" {
+		return instance
+	}
+	u.User = url.UserPassword("loadline", c.Instance)
+	return u.String()
 }
 
 // Run serves until ctx is done.
 func (c *dashCmd) Run(ctx context.Context) error {
 	var sources []live.Source
 	for _, instance := range c.Instances {
-		source, err := live.Remote("", instance)
+		source, err := live.Remote("", c.withToken(instance))
 		if err != nil {
-			return fmt.Errorf("%q: %w", instance, err)
+			return err
 		}
 		sources = append(sources, source)
 	}

@@ -1,12 +1,14 @@
 package ratelimit_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -118,6 +120,82 @@ func TestTogether(t *testing.T) {
 		})
 	}
 	wait.Wait()
+	if n := scripts(t, clientOf(t, server.Address)); n == 0 || n > 64*25/2 {
+		t.Errorf("1600 requests took %d scripts", n)
+	}
+}
+
+// scripts are those that Redis has run.
+func scripts(t *testing.T, client rueidis.Client) (n int) {
+	t.Helper()
+	text, err := client.Do(t.Context(), client.B().Info().Section("commandstats").Build()).ToString()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(text) {
+		if rest, ok := strings.CutPrefix(line, "cmdstat_evalsha:calls="); ok {
+			calls, _, _ := strings.Cut(rest, ",")
+			if n, err = strconv.Atoi(calls); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return n
+}
+
+// What somebody else has under a key fails nobody, and the one whose key it is counts from the beginning.
+func TestForeignKeys(t *testing.T) {
+	t.Parallel()
+	server := stacktest.StartRedis(t)
+	client := clientOf(t, server.Address)
+	l := newLimiter(t, ratelimit.Config{Redis: client, Timeout: 10 * time.Second}, ratelimit.Policy{Name: "user", Limit: 10, Window: time.Hour, Key: byHeader})
+	for _, command := range [][]string{{"SET", "limit:user:text", "what"}, {"HSET", "limit:user:hash", "a", "b"}} {
+		if err := client.Do(t.Context(), client.B().Arbitrary(command...).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var wait sync.WaitGroup
+	for _, user := range []string{"text", "hash", "a", "b"} {
+		wait.Go(func() {
+			for i := range 10 {
+				if d := l.Take(request(user)); !d.Allowed || d.Policies()[0].Left != int64(9-i) {
+					t.Errorf("%s, request %d: %+v", user, i, d)
+				}
+			}
+		})
+	}
+	wait.Wait()
+}
+
+// Who leaves is not waited for, and the others of his batch have their answers.
+func TestLeaving(t *testing.T) {
+	t.Parallel()
+	server := stacktest.StartRedis(t)
+	l := newLimiter(t, ratelimit.Config{Redis: clientOf(t, server.Address), Timeout: 10 * time.Second}, ratelimit.Policy{Name: "user", Limit: 10, Window: time.Hour, Key: byHeader})
+	l.Take(request("warm"))
+	server.Pause()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wait, left sync.WaitGroup
+	for i := range 40 {
+		user := fmt.Sprint("user", i)
+		if i%2 == 0 {
+			left.Go(func() { l.Take(request(user).WithContext(ctx)) })
+			continue
+		}
+		wait.Go(func() {
+			if d := l.Take(request(user)); !d.Allowed || d.Policies()[0].Left != 9 {
+				t.Errorf("%s: %+v", user, d)
+			}
+		})
+	}
+	time.Sleep(100 * time.Millisecond)
+	cancel()
+	left.Wait()
+	server.Resume()
+	wait.Wait()
+	if d := l.Take(request("user39")); d.Policies()[0].Left != 8 { // by Redis
+		t.Errorf("%+v", d)
+	}
 }
 
 // What one policy refuses the other is not charged for, in Redis as in the process.

@@ -24,10 +24,11 @@ const (
 	probeEvery = 500 * time.Millisecond
 	probeLimit = 2 * time.Second
 	// askers ask Redis at one time, each for no more than maxBatch requests: while one waits, the next batch grows. What is
-	// asked together is one script, which takes half of the time that one for each does (bench/edge, BenchmarkLimitByRedis).
+	// asked together is one script, which takes half of the time that one for each does (bench/edge, BenchmarkLimitByRedis). So
+	// no more than askers times maxBatch are decided in the time of one trip.
 	askers   = 2
 	maxBatch = 64
-	// maxWaiting requests wait to be asked for.
+	// maxWaiting requests wait to be asked for. Guess.
 	maxWaiting = 10_000
 )
 
@@ -98,6 +99,7 @@ func (s *shared) take(ctx context.Context, cells []cell, states []state) (ok boo
 			err = q.err
 		case <-timer.C:
 			q.left.Store(true)
+			s.failures.Add(1)
 			err = fmt.Errorf("ratelimit: Redis has not answered within %v", s.timeout)
 		case <-ctx.Done(): // who asks has gone, and that says nothing of Redis
 			q.left.Store(true)
@@ -105,7 +107,6 @@ func (s *shared) take(ctx context.Context, cells []cell, states []state) (ok boo
 		}
 	}
 	if err != nil {
-		s.failures.Add(1)
 		return false, err
 	}
 	s.failures.Store(0)
@@ -168,6 +169,9 @@ func (s *shared) answer(batch []*question) {
 	numbers, err := s.script.Exec(ctx, s.client, keys, args).AsIntSlice()
 	if err == nil && len(numbers) != len(keys)+len(batch) {
 		err = errors.New("ratelimit: Redis has answered something else")
+	}
+	if err != nil {
+		s.failures.Add(1) // once: it was one call
 	}
 	for _, q := range batch {
 		if q.err = err; err == nil {

@@ -8,7 +8,8 @@ while key < #KEYS do
   local keys = tonumber(ARGV[arg])
   answer[out] = 1
   for i = 1, keys do
-    local ahead, most = (redis.call('GET', KEYS[key + i]) or now) - now, tonumber(ARGV[arg + 2 * i])
+    local is, most = redis.pcall('GET', KEYS[key + i]), tonumber(ARGV[arg + 2 * i])
+    local ahead = (type(is) == 'string' and tonumber(is) or now) - now -- what somebody else has put there must not fail the others
     if ahead < 0 then ahead = 0 elseif ahead > most then ahead = most end -- the clock has gone back
     if ahead + ARGV[arg + 2 * i - 1] > most then answer[out] = 0 end
     answer[out + i] = ahead

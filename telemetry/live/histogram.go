@@ -11,7 +11,6 @@ import (
 // What it counts is what has been counted since, or in a window.
 type histogram struct {
 	count  float64
-	sum    float64
 	zero   float64
 	schema int32
 	native map[int32]float64 // nil: a classic one
@@ -19,16 +18,22 @@ type histogram struct {
 	counts []float64         // of each edge, and of what is above
 }
 
+// Schemas that Prometheus has, and the largest power of 2 that a bucket ends at.
+const (
+	minSchema, maxSchema = -4, 8
+	maxPower             = 1000
+)
+
 func histogramOf(h *dto.Histogram) *histogram {
-	if len(h.GetPositiveSpan()) == 0 && h.Schema == nil {
+	if h.Schema == nil || h.GetSchema() < minSchema || h.GetSchema() > maxSchema { // a classic one, or nothing that is understood
 		return classicOf(h)
 	}
-	out := &histogram{count: float64(h.GetSampleCount()), sum: h.GetSampleSum(), zero: float64(h.GetZeroCount()), schema: h.GetSchema(), native: make(map[int32]float64)}
+	out := &histogram{count: float64(h.GetSampleCount()), zero: float64(h.GetZeroCount()), schema: h.GetSchema(), native: make(map[int32]float64)}
 	at, index, count := 0, int32(0), int64(0)
 	for _, span := range h.GetPositiveSpan() {
 		index += span.GetOffset()
 		for range span.GetLength() {
-			if at >= len(h.GetPositiveDelta()) {
+			if at >= len(h.GetPositiveDelta()) || math.Abs(float64(index)*math.Exp2(-float64(out.schema))) > maxPower {
 				return out // of a broken message
 			}
 			count += h.GetPositiveDelta()[at]
@@ -41,7 +46,7 @@ func histogramOf(h *dto.Histogram) *histogram {
 }
 
 func classicOf(h *dto.Histogram) *histogram {
-	out := &histogram{count: float64(h.GetSampleCount()), sum: h.GetSampleSum()}
+	out := &histogram{count: float64(h.GetSampleCount())}
 	before := 0.0
 	for _, b := range h.GetBucket() {
 		if math.IsInf(b.GetUpperBound(), 1) {
@@ -81,7 +86,7 @@ func (h *histogram) plus(other *histogram, sign float64) *histogram {
 	}
 	schema := min(h.schema, other.schema)
 	a, b := h.coarser(schema), other.coarser(schema)
-	out := &histogram{count: a.count + sign*b.count, sum: a.sum + sign*b.sum, zero: a.zero + sign*b.zero, schema: schema, edges: a.edges}
+	out := &histogram{count: a.count + sign*b.count, zero: a.zero + sign*b.zero, schema: schema, edges: a.edges}
 	if a.native == nil {
 		out.counts = slices.Clone(a.counts)
 		for i, n := range b.counts {

@@ -136,4 +136,14 @@ func TestBrokenHistogram(t *testing.T) {
 	if len(h.native) != 1 {
 		t.Errorf("%+v", h)
 	}
+	schema, length = 2_000_000_000, 1
+	h = histogramOf(&dto.Histogram{Schema: &schema, PositiveSpan: []*dto.BucketSpan{{Offset: &offset, Length: &length}}, PositiveDelta: []int64{1}})
+	if h.native != nil || h.quantile(0.5) != 0 {
+		t.Errorf("%+v", h)
+	}
+	schema, offset, length = 0, 1<<30, 1
+	h = histogramOf(&dto.Histogram{Schema: &schema, PositiveSpan: []*dto.BucketSpan{{Offset: &offset, Length: &length}}, PositiveDelta: []int64{1}})
+	if q := h.quantile(0.5); math.IsInf(q, 0) || math.IsNaN(q) {
+		t.Errorf("%v of %+v", q, h)
+	}
 }

@@ -1,6 +1,7 @@
 package live
 
 import (
+	"math"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
@@ -51,6 +52,9 @@ func sampleOf(at time.Time, families []*dto.MetricFamily) *sample {
 			case m.Untyped != nil:
 				one.value = m.GetUntyped().GetValue()
 			}
+			if math.IsNaN(one.value) || math.IsInf(one.value, 0) { // nothing can be made of it, and JSON has no word for it
+				continue
+			}
 			of[key] = one
 		}
 		s.series[f.GetName()] = of
@@ -87,6 +91,26 @@ func (w window) gauges(name string, f func(l labels, value float64)) {
 func (w window) sum(name string) (total float64, found bool) {
 	w.gauges(name, func(_ labels, v float64) { total, found = total+v, true })
 	return total, found
+}
+
+// counted reports whether a histogram has ever counted something.
+func (w window) counted(name string) (found bool) {
+	for _, p := range w {
+		for _, s := range p.now.series[name] {
+			found = found || s.histogram != nil && s.histogram.count > 0
+		}
+	}
+	return found
+}
+
+// steady are those of which there are rates: what these are a share of is theirs.
+func (w window) steady() (some window) {
+	for _, p := range w {
+		if p.old != nil {
+			some = append(some, p)
+		}
+	}
+	return some
 }
 
 // rates calls f with how much a second each counter has grown.

@@ -74,6 +74,11 @@ func (p *Page) Close() {
 	p.watch.mu.Unlock()
 	p.watch.end()
 	p.watch.ended.Wait()
+	for _, source := range p.watch.c.Sources() {
+		if c, ok := source.(interface{ CloseIdleConnections() }); ok {
+			c.CloseIdleConnections()
+		}
+	}
 }
 
 // ServeHTTP implements [http.Handler].
@@ -149,17 +154,15 @@ func (p *Page) fresh(ctx context.Context) (*View, error) {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		case <-p.watch.ctx.Done():
-			return nil, errors.New("the page has been closed")
+			return nil, errClosed
 		}
 	}
 }
 
-var errCrowd = fmt.Errorf("%d watch already", maxWatcher)
-
 // View looks, for a second or two if nobody watches.
 func (p *Page) View(ctx context.Context) (*View, error) {
-	if !p.watch.enter() {
-		return nil, errCrowd
+	if err := p.watch.enter(); err != nil {
+		return nil, err
 	}
 	defer p.watch.leave()
 	return p.fresh(ctx)
@@ -178,8 +181,8 @@ func (p *Page) view(w http.ResponseWriter, r *http.Request) {
 const writeLimit = 10 * time.Second
 
 func (p *Page) events(w http.ResponseWriter, r *http.Request) {
-	if !p.watch.enter() {
-		http.Error(w, errCrowd.Error(), http.StatusServiceUnavailable)
+	if err := p.watch.enter(); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
 	defer p.watch.leave()
@@ -218,19 +221,7 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (p *Page) traces(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), patience)
-	defer cancel()
-	all := []Trace{}
-	for _, source := range p.watch.c.Sources() {
-		traces, err := source.Traces(ctx)
-		if err != nil {
-			continue // one that does not answer hides no other
-		}
-		all = append(all, traces...)
-	}
-	answer(w, all)
-}
+func (p *Page) traces(w http.ResponseWriter, r *http.Request) { answer(w, p.watch.traces(r.Context())) }
 
 func (p *Page) trace(w http.ResponseWriter, r *http.Request) {
 	t, err := p.watch.trace(r.Context(), r.FormValue("instance"), r.PathValue("id"))

@@ -57,7 +57,13 @@ func (s *said) Metrics(ctx context.Context) ([]*dto.MetricFamily, error) {
 	return s.metrics(n), nil
 }
 
-func (s *said) Traces(context.Context) ([]Trace, error) { return nil, nil }
+func (s *said) Traces(ctx context.Context) ([]Trace, error) {
+	if s.metrics == nil {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return nil, nil
+}
 
 func (s *said) Trace(context.Context, string) (Trace, error) { return Trace{}, ErrNoTrace }
 
@@ -183,7 +189,7 @@ func TestEvents(t *testing.T) {
 			t.Errorf("view %d: %v a second", i, v.Outbox.Published)
 		}
 	}
-	if h := p.watch.past(); len(h) < 2 || h[0].Instances != 3 {
+	if h := p.watch.past(); len(h) < 2 || h[0].Instances != 1 {
 		t.Errorf("%+v", h)
 	}
 	p.Close()
@@ -192,12 +198,59 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// An instance that misses a look has rates again with the next, and one that hangs hides no other's traces.
+func TestMissedLook(t *testing.T) {
+	t.Parallel()
+	flaky := &said{name: "flaky"}
+	flaky.metrics = func(n int64) []*dto.MetricFamily {
+		if n%2 == 0 {
+			return nil // and the error below
+		}
+		return gathered(map[string]float64{"loadline_outbox_published_total": float64(100 * n), "loadline_outbox_depth": 7})
+	}
+	p := pageOf(t, &missing{flaky}, &said{name: "hangs"})
+	if err := p.watch.enter(); err != nil {
+		t.Fatal(err)
+	}
+	defer p.watch.leave()
+	for limit := time.Now().Add(15 * time.Second); ; {
+		v, news := p.watch.latest()
+		if v != nil && v.Outbox != nil && v.Outbox.Published > 50 {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("there are no rates of one that answers every other time: %+v", v)
+		}
+		<-news
+	}
+	if traces := p.watch.traces(t.Context()); len(traces) != 1 || traces[0].Instance != "flaky" {
+		t.Errorf("%+v", traces)
+	}
+	p.Close()
+	if _, err := p.View(t.Context()); !errors.Is(err, errClosed) {
+		t.Error(err)
+	}
+}
+
+// missing is an error where a test has no metrics.
+type missing struct{ *said }
+
+func (m *missing) Metrics(ctx context.Context) ([]*dto.MetricFamily, error) {
+	families, err := m.said.Metrics(ctx)
+	if err == nil && families == nil {
+		err = errors.New("this time not")
+	}
+	return families, err
+}
+
+func (m *missing) Traces(context.Context) ([]Trace, error) { return []Trace{{ID: "1"}}, nil }
+
 func TestCrowd(t *testing.T) {
 	t.Parallel()
 	p := pageOf(t, &said{name: "one", metrics: func(int64) []*dto.MetricFamily { return gathered(map[string]float64{"x": 1}) }})
 	for range maxWatcher {
-		if !p.watch.enter() {
-			t.Fatal("there is no room")
+		if err := p.watch.enter(); err != nil {
+			t.Fatal(err)
 		}
 	}
 	w := httptest.NewRecorder()
@@ -313,6 +366,9 @@ func TestRemoteRefuses(t *testing.T) {
 		case "/page/metrics":
 			w.Header().Set("Content-Type", "text/html")
 			_, _ = io.WriteString(w, "<html>")
+		case "/large/metrics": // as it says
+			w.Header().Set("Content-Type", `application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited`)
+			_, _ = w.Write([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f})
 		case "/broken/metrics":
 			w.Header().Set("Content-Type", "text/plain; version=0.0.4")
 			_, _ = io.WriteString(w, "{{{\n")
@@ -322,7 +378,7 @@ func TestRemoteRefuses(t *testing.T) {
 	}))
 	defer server.Close()
 	defer http.DefaultClient.CloseIdleConnections()
-	for path, want := range map[string]string{"/page": "serves a page at /metrics", "/broken": "/metrics: ", "/none": "serves no /metrics"} {
+	for path, want := range map[string]string{"/page": "serves a page at /metrics", "/broken": "/metrics: ", "/large": "/metrics: ", "/none": "serves no /metrics"} {
 		s, err := Remote("", server.URL+path)
 		if err != nil {
 			t.Fatal(err)

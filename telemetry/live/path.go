@@ -82,7 +82,7 @@ func (h *Hop) is(s State, why string) {
 
 // path has each hop, from the client to the broker. Load is what is known of servers from outside, by the hop's id.
 func (w window) path(v *View, load map[string]float64) []Hop {
-	path := []Hop{w.edge(v), w.app(), w.cache(v)}
+	path := []Hop{w.edge(v), w.app(v), w.cache(v)}
 	path = append(path, databases(v)...)
 	path = append(path, w.broker(v))
 	for i := range path {
@@ -126,12 +126,23 @@ func (w window) edge(v *View) Hop {
 	return h
 }
 
-func (w window) app() Hop {
+func (w window) app(v *View) Hop {
 	h := Hop{ID: "app", Name: "Application"}
-	processors, _ := w.sum("go_processor_limit")
+	lost := 0
+	for _, i := range v.Instances {
+		if i.lost {
+			lost++
+		}
+	}
+	if lost > 0 {
+		h.is(Away, fmt.Sprintf("%d of %d processes do not answer any more", lost, len(v.Instances)))
+	}
+	processors, _ := w.steady().sum("go_processor_limit")
 	cpu := w.rate("process_cpu_seconds_total", nil)
 	if processors > 0 {
+		state, why := h.State, h.Why
 		h.measured(cpu/processors, "processors")
+		h.is(state, why)
 		h.fact("CPU", "%.2f of %.0f", cpu, processors)
 	}
 	if n, ok := w.sum("go_goroutine_count"); ok {
@@ -159,10 +170,12 @@ func (w window) cache(v *View) Hop {
 	}
 	local := w.rate("loadline_ratelimit_decisions_total", func(l labels) bool { return l.get("by") == "local" })
 	shared := w.rate("loadline_ratelimit_decisions_total", func(l labels) bool { return l.get("by") == "redis" })
-	if waits := w.merged("loadline_ratelimit_wait_seconds", nil); waits != nil && waits.count > 0 {
+	if w.counted("loadline_ratelimit_wait_seconds") { // there is a Redis, or nobody would ever have waited for it
 		h.is(OK, "")
-		h.fact("Redis, p95", "%s ms", number(1000*waits.quantile(0.95)))
-		if local > shared { // there is a Redis, or nobody would have waited for it
+		if waits := w.merged("loadline_ratelimit_wait_seconds", nil); waits != nil && waits.count > 0 {
+			h.fact("Redis, p95", "%s ms", number(1000*waits.quantile(0.95)))
+		}
+		if local > shared {
 			h.is(Away, "Redis does not answer in time: limits are counted by each instance")
 		}
 	}
@@ -180,11 +193,13 @@ func (w window) cache(v *View) Hop {
 
 func databases(v *View) []Hop {
 	primary, replicas := Hop{ID: "primary", Name: "Primary"}, Hop{ID: "replicas", Name: "Replicas"}
-	var used, most, waiting, busiest float64
+	var used, most, waiting, busiest, fullest float64
 	n, up := 0, 0
 	for _, s := range v.Servers {
 		if s.Role != "replica" {
-			primary.measured(s.Utilisation, "connections")
+			if fullest = max(fullest, s.Utilisation); fullest == s.Utilisation { // where there are several, that of several services
+				primary.measured(fullest, "connections")
+			}
 			primary.fact("connections", "%.0f of %.0f", s.Used, s.Max)
 			if s.Waiting > 0 {
 				primary.fact("waiting", "%.0f, p95 %s ms", s.Waiting, number(s.WaitP95))

@@ -1,6 +1,8 @@
 package live
 
 import (
+	"encoding/json"
+	"math"
 	"testing"
 	"time"
 
@@ -60,6 +62,11 @@ func TestPath(t *testing.T) {
 		gauge("db_client_connection_pending_requests", 3, pool, primary)
 		gauge("loadline_db_connection_occupied_seconds_total", 9.6*step, pool, primary)
 		gauge("loadline_db_server_up", 1, "server", primary, "role", "primary")
+		gauge("loadline_db_server_up", 1, "server", "other:5432", "role", "primary") // of another service
+		gauge("db_client_connection_max", 10, pool, "other:5432")
+		gauge("loadline_db_connection_occupied_seconds_total", step, pool, "other:5432")
+		gauge("db_client_connection_max", 1, pool, "somebody else's")
+		gauge("loadline_db_connection_occupied_seconds_total", step, pool, "somebody else's")
 		gauge("db_client_connection_max", 20, pool, replica)
 		gauge("loadline_db_connection_occupied_seconds_total", 5*step, pool, replica)
 		gauge("loadline_db_server_up", 1, "server", replica, "role", "replica")
@@ -69,7 +76,7 @@ func TestPath(t *testing.T) {
 		gauge("loadline_cache_reads_total", 70*step, "cache", "c", "class", "hot", "outcome", "hit_process")
 		gauge("loadline_cache_reads_total", 30*step, "cache", "c", "class", "hot", "outcome", "load")
 		gauge("loadline_cache_active", 1)
-		for of, pending := range map[string]float64{"workers": 1, "workers-P00": 2, "workers-BATCH-x": 3, "other": 4} {
+		for of, pending := range map[string]float64{"workers": 1, "workers-P00": 2, "workers-BATCH-x": 3, "other": 4, "other-email": 5} {
 			gauge("loadline_events_subscription_pending", pending, "subscription", of)
 		}
 		gauge("loadline_outbox_depth", 12)
@@ -85,6 +92,9 @@ func TestPath(t *testing.T) {
 	got := make(map[string]Hop)
 	for _, h := range w.path(v, map[string]float64{"cache": 0.5}) {
 		got[h.ID] = h
+	}
+	if len(v.Servers) != 3 {
+		t.Errorf("%+v", v.Servers)
 	}
 	for id, want := range map[string]struct {
 		state       State
@@ -102,11 +112,43 @@ func TestPath(t *testing.T) {
 	if c := v.Caches[0]; c.Rate != 100 || c.Process != 0.7 || c.Loaded != 0.3 {
 		t.Errorf("%+v", c)
 	}
-	if g := w.groups(); len(g) != 2 || g[0].Group != "other" || g[1].Pending != 6 {
+	if g := w.groups(); len(g) != 3 || g[0].Group != "other" || g[1].Pending != 5 || g[2].Pending != 6 {
 		t.Errorf("%+v", g)
 	}
 	if s := v.Servers[0]; s.Waiting != 3 || s.Role != "primary" {
 		t.Errorf("%+v", v.Servers)
+	}
+}
+
+// Redis has been away for longer than the window, so that nobody waits for it any more; and of the processes one is lost.
+func TestAwayForLong(t *testing.T) {
+	t.Parallel()
+	at := func(step float64) *sample {
+		registry := prometheus.NewRegistry()
+		waits := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "loadline_ratelimit_wait_seconds"})
+		waits.Observe(0.025)
+		local := prometheus.NewCounter(prometheus.CounterOpts{Name: "loadline_ratelimit_decisions_total", ConstLabels: prometheus.Labels{"by": "local", "decision": "allowed"}})
+		local.Add(100 * step)
+		odd := prometheus.NewGauge(prometheus.GaugeOpts{Name: "loadline_outbox_age_seconds"})
+		odd.Set(math.NaN())
+		registry.MustRegister(waits, local, odd)
+		all, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sampleOf(start.Add(second(step)), all)
+	}
+	w := window{{at(0), at(10)}}
+	v := &View{Instances: []Instance{{Name: "one"}, {Name: "two", Problem: "no answer", lost: true}}, Outbox: w.outbox()}
+	v.Path = w.path(v, nil)
+	if h := v.Path[2]; h.State != Away {
+		t.Errorf("%+v", h)
+	}
+	if h := v.Path[1]; h.State != Away || h.Why != "1 of 2 processes do not answer any more" {
+		t.Errorf("%+v", h)
+	}
+	if _, err := json.Marshal(v); err != nil {
+		t.Error(err)
 	}
 }
 

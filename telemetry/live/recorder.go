@@ -3,6 +3,7 @@ package live
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -14,12 +15,12 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Bounds of a [Recorder]: some 2 MB of spans and 2 MB of lines, most often far less.
+// Bounds of a [Recorder].
 const (
 	keptTraces  = 50 // that have failed, and as many that were slow
 	openTraces  = 200
-	spansOf     = 100 // a trace
-	attributeOf = 2048
+	spansOf     = 100  // a trace
+	attributeOf = 2048 // bytes
 	keptLines   = 2000
 	lineOf      = 1024 // bytes
 )
@@ -39,14 +40,15 @@ type Recorder struct {
 
 type recorded struct {
 	Trace
-	id    trace.TraceID
-	spans []sdk.ReadOnlySpan
+	id     trace.TraceID
+	spans  []sdk.ReadOnlySpan // until it is kept
+	rooted bool
+	kept   bool
 }
 
-// line is text, or a record that is made one when somebody looks.
+// line is a record that is made a text when somebody looks, which most often nobody does.
 type line struct {
 	of     trace.TraceID
-	text   string
 	record slog.Record
 	by     *logHandler
 }
@@ -96,18 +98,33 @@ func (r *Recorder) OnEnd(s sdk.ReadOnlySpan) {
 		r.failed = keep(r.failed, t)
 	case t.Slow:
 		r.slowly = keep(r.slowly, t)
+	default:
+		return
 	}
+	t.kept = true
+	for _, s := range t.spans {
+		t.Spans = append(t.Spans, spanOf(s, t.Began)) // cut, and without what the SDK keeps beside
+	}
+	t.spans = nil
 }
 
+// add takes the first root however many there are already: it says what all the others were for. There may be more of them, of each event that is handled.
 func (t *recorded) add(s sdk.ReadOnlySpan) {
 	if s.Status().Code == codes.Error {
-		t.Failed, t.Error = true, s.Status().Description
+		t.Failed = true
+		if t.Error == "" { // what has failed further in says more
+			t.Error = s.Status().Description
+		}
 	}
-	root := !s.Parent().IsValid() || s.Parent().IsRemote()
-	if len(t.spans) < spansOf || root {
-		t.spans = append(t.spans, s)
-	} else {
+	first := !t.rooted && (!s.Parent().IsValid() || s.Parent().IsRemote())
+	t.rooted = t.rooted || first
+	switch {
+	case max(len(t.spans), len(t.Spans)) >= spansOf && !first:
 		t.More++
+	case t.kept:
+		t.Spans = append(t.Spans, spanOf(s, t.Began))
+	default:
+		t.spans = append(t.spans, s)
 	}
 }
 
@@ -124,7 +141,9 @@ func (r *Recorder) Traces() []Trace {
 	defer r.mu.Unlock()
 	all := make([]Trace, 0, len(r.failed)+len(r.slowly))
 	for _, t := range slices.Concat(r.failed, r.slowly) {
-		all = append(all, t.Trace)
+		short := t.Trace
+		short.Spans = nil
+		all = append(all, short)
 	}
 	slices.SortFunc(all, newestFirst)
 	return all
@@ -141,9 +160,7 @@ func (r *Recorder) Trace(id string) (Trace, bool) {
 			continue
 		}
 		whole := t.Trace
-		for _, s := range t.spans {
-			whole.Spans = append(whole.Spans, spanOf(s, t.Began))
-		}
+		whole.Spans = slices.Clone(t.Spans)
 		slices.SortStableFunc(whole.Spans, func(a, b Span) int { return int(1000 * (a.After - b.After)) })
 		for i := range r.lines {
 			if l := &r.lines[(r.next+i)%len(r.lines)]; l.of == t.id {
@@ -248,46 +265,49 @@ func (h *logHandler) Enabled(ctx context.Context, level slog.Level) bool {
 // Handle implements [slog.Handler].
 func (h *logHandler) Handle(ctx context.Context, record slog.Record) error {
 	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
-		l := line{of: span.TraceID(), record: record.Clone(), by: h}
-		if !isPlain(record) {
-			l = line{of: l.of, text: h.textOf(record), record: slog.Record{Time: record.Time, Level: record.Level}}
-		}
-		h.recorder.keepLine(l)
+		h.recorder.keepLine(line{span.TraceID(), plain(record), h})
 	}
 	return h.next.Handle(ctx, record)
 }
 
-// isPlain: nothing of the record can change or be large, so that it can be made a text when somebody looks, which most often nobody does.
-func isPlain(r slog.Record) (plain bool) {
-	size := len(r.Message)
-	plain = true
+// plain is a record that nobody can change any more, of no more than fits into a line. What values are is asked here, where no lock is held: they may log
+// themselves.
+func plain(r slog.Record) slog.Record {
+	out := slog.NewRecord(r.Time, r.Level, cut(r.Message), 0)
 	r.Attrs(func(a slog.Attr) bool {
-		switch a.Value.Kind() {
-		case slog.KindString:
-			size += len(a.Value.String())
-		case slog.KindAny, slog.KindLogValuer, slog.KindGroup:
-			plain = false
-		}
-		return plain
+		out.AddAttrs(plainAttr(a))
+		return true
 	})
-	return plain && size <= lineOf
+	return out
 }
 
-func (h *logHandler) textOf(r slog.Record) string {
-	h.capture.mu.Lock()
-	defer h.capture.mu.Unlock()
-	h.capture.text.Reset()
-	_ = h.text.Handle(context.Background(), r) // a buffer does not fail
-	text := bytes.TrimSpace(h.capture.text.Bytes())
-	return string(text[:min(len(text), lineOf)])
-}
-
-func (l *line) shown() Line {
-	text := l.text
-	if l.by != nil {
-		text = l.by.textOf(l.record)
+func plainAttr(a slog.Attr) slog.Attr {
+	switch v := a.Value.Resolve(); v.Kind() {
+	case slog.KindString:
+		return slog.String(a.Key, cut(v.String()))
+	case slog.KindAny:
+		return slog.String(a.Key, cut(fmt.Sprint(v.Any())))
+	case slog.KindGroup:
+		var inner []slog.Attr
+		for _, of := range v.Group() {
+			inner = append(inner, plainAttr(of))
+		}
+		return slog.Attr{Key: a.Key, Value: slog.GroupValue(inner...)}
+	default:
+		return slog.Attr{Key: a.Key, Value: v}
 	}
-	return Line{l.record.Time, l.record.Level.String(), text}
+}
+
+func cut(text string) string { return text[:min(len(text), lineOf)] }
+
+// shown is made under a lock, in which nothing but slog is called.
+func (l *line) shown() Line {
+	c := l.by.capture
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.text.Reset()
+	_ = l.by.text.Handle(context.Background(), l.record) // a buffer does not fail
+	return Line{l.record.Time, l.record.Level.String(), cut(string(bytes.TrimSpace(c.text.Bytes())))}
 }
 
 // WithAttrs implements [slog.Handler].

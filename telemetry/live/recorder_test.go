@@ -32,6 +32,7 @@ func request(tracer trace.Tracer, name string, failed bool, took time.Duration) 
 	_, child := tracer.Start(ctx, "postgresql SELECT", trace.WithTimestamp(began.Add(took/4)), trace.WithAttributes(attribute.String("db.query.text", "SELECT 1")))
 	if failed {
 		child.SetStatus(codes.Error, "it is away")
+		root.SetStatus(codes.Error, "") // as otelhttp has it, for a 5xx
 	}
 	child.End(trace.WithTimestamp(began.Add(took / 2)))
 	root.End(trace.WithTimestamp(began.Add(took)))
@@ -102,8 +103,21 @@ func TestRecorderIsBounded(t *testing.T) {
 	root.SetStatus(codes.Error, "no")
 	root.End()
 
+	ctx, root = tracer.Start(context.Background(), "a job")
+	root.SetStatus(codes.Error, "no")
+	root.End()
+	remote := trace.ContextWithRemoteSpanContext(context.Background(), trace.SpanContextFromContext(ctx))
+	for range 1000 { // each event that it has written
+		_, handled := tracer.Start(remote, "process event")
+		handled.End()
+	}
+
 	all := r.Traces()
-	if len(all) != 2*keptTraces || !slices.ContainsFunc(all, func(t Trace) bool { return t.Name == "failed 199" }) || slices.ContainsFunc(all, func(t Trace) bool { return t.Name == "failed 0" }) {
+	if job, _ := r.Trace(all[0].ID); job.Name != "a job" || len(job.Spans) != spansOf || job.More != 901 {
+		t.Errorf("%s: %d spans, %d more", job.Name, len(job.Spans), job.More)
+	}
+	all = all[1:]
+	if len(all) != 2*keptTraces-1 || !slices.ContainsFunc(all, func(t Trace) bool { return t.Name == "failed 199" }) || slices.ContainsFunc(all, func(t Trace) bool { return t.Name == "failed 0" }) {
 		t.Errorf("%d traces are kept", len(all))
 	}
 	if len(r.open) > openTraces || len(r.lines) > keptLines {
@@ -114,9 +128,39 @@ func TestRecorderIsBounded(t *testing.T) {
 			t.Fatalf("a line has %d bytes", len(text))
 		}
 	}
+	for _, kept := range r.failed {
+		if len(kept.spans) > 0 {
+			t.Fatal("spans of the SDK are held, whatever their size")
+		}
+	}
 	large, _ := r.Trace(all[0].ID)
 	if large.Name != "large" || len(large.Spans) != spansOf+1 || large.More != 200 || len(large.Spans[1].Attributes["db.query.text"]) > attributeOf+10 {
 		t.Errorf("%s: %d spans, %d more", large.Name, len(large.Spans), large.More)
+	}
+}
+
+// speaker logs when it is asked what it is.
+type speaker struct{ log *slog.Logger }
+
+func (s speaker) LogValue() slog.Value {
+	s.log.Error("asked", "by", fmt.Errorf("an error"))
+	return slog.StringValue("spoken")
+}
+
+// What is logged may itself log, and may change afterwards.
+func TestLogged(t *testing.T) {
+	t.Parallel()
+	r, tracer := recording(t)
+	log := slog.New(r.LogHandler(slog.NewTextHandler(&bytes.Buffer{}, nil)))
+	changing := &struct{ N int }{1}
+	ctx, root := tracer.Start(context.Background(), "root")
+	log.ErrorContext(ctx, "well", "who", speaker{log}, slog.Group("g", "n", changing, "s", "t"))
+	changing.N = 2
+	root.SetStatus(codes.Error, "no")
+	root.End()
+	whole, _ := r.Trace(root.SpanContext().TraceID().String())
+	if len(whole.Lines) != 1 || whole.Lines[0].Text != "msg=well who=spoken g.n=&{1} g.s=t" {
+		t.Errorf("%+v", whole.Lines)
 	}
 }
 

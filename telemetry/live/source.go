@@ -1,6 +1,7 @@
 package live
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -16,9 +17,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
+	"google.golang.org/protobuf/encoding/protodelim"
 )
 
-// Source is where an instance is looked at.
+// Source is where an instance is looked at. It is compared, as a pointer can be. One that does not end with its context keeps [Page.Close] waiting.
 type Source interface {
 	// Name is shown for an instance that has not said who it is.
 	Name() string
@@ -132,22 +134,45 @@ func (r *remote) Metrics(ctx context.Context) (families []*dto.MetricFamily, err
 		if kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); kind == "text/html" {
 			return fmt.Errorf("%s serves a page at /metrics", r.url.Host)
 		}
-		decoder := expfmt.NewDecoder(io.LimitReader(response.Body, maxMetrics), format)
-		for {
-			family := new(dto.MetricFamily)
-			if err := decoder.Decode(family); errors.Is(err, io.EOF) {
-				return nil
-			} else if err != nil {
-				return fmt.Errorf("%s: /metrics: %w", r.url.Host, err)
-			}
-			families = append(families, family)
+		body, err := io.ReadAll(io.LimitReader(response.Body, maxMetrics+1))
+		if err == nil && len(body) > maxMetrics {
+			err = fmt.Errorf("there are more than %d bytes", maxMetrics)
 		}
+		if err == nil {
+			families, err = decoded(body, format)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: /metrics: %w", r.url.Host, err)
+		}
+		return nil
 	})
 	if errors.Is(err, errNotServed) {
 		err = fmt.Errorf("%s serves no /metrics", r.url.Host)
 	}
 	return families, err
 }
+
+func decoded(body []byte, format expfmt.Format) (families []*dto.MetricFamily, err error) {
+	in := bytes.NewReader(body)
+	decode := expfmt.NewDecoder(in, format).Decode
+	if format.FormatType() == expfmt.TypeProtoDelim {
+		// expfmt makes room for as much as the message says it has.
+		limited := protodelim.UnmarshalOptions{MaxSize: int64(len(body))}
+		decode = func(family *dto.MetricFamily) error { return limited.UnmarshalFrom(in, family) }
+	}
+	for {
+		family := new(dto.MetricFamily)
+		if err := decode(family); errors.Is(err, io.EOF) {
+			return families, nil
+		} else if err != nil {
+			return nil, err
+		}
+		families = append(families, family)
+	}
+}
+
+// CloseIdleConnections is for [Page.Close].
+func (r *remote) CloseIdleConnections() { r.client.CloseIdleConnections() }
 
 func (r *remote) Traces(ctx context.Context) (traces []Trace, err error) {
 	err = r.get(ctx, Path+"/traces", "application/json", func(response *http.Response) error {

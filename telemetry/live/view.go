@@ -2,6 +2,7 @@ package live
 
 import (
 	"cmp"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -13,16 +14,18 @@ type View struct {
 	// Window is over how many seconds rates and percentiles are; less just after somebody has begun to watch.
 	Window    float64    `json:"window"`
 	Instances []Instance `json:"instances"`
-	Now       Requests   `json:"now"`
-	Path      []Hop      `json:"path"`
-	Tightest  *Tightest  `json:"tightest,omitempty"`
-	Routes    []Route    `json:"routes"`
-	Servers   []Server   `json:"servers"`
-	Caches    []Cache    `json:"caches"`
-	Outbox    *Outbox    `json:"outbox,omitempty"`
-	Groups    []Group    `json:"groups"`
-	Deploys   []Deploy   `json:"deploys"`
-	Traces    []Trace    `json:"traces"`
+	// Alive are those that have answered in the last seconds.
+	Alive    int       `json:"alive"`
+	Now      Requests  `json:"now"`
+	Path     []Hop     `json:"path"`
+	Tightest *Tightest `json:"tightest,omitempty"`
+	Routes   []Route   `json:"routes"`
+	Servers  []Server  `json:"servers"`
+	Caches   []Cache   `json:"caches"`
+	Outbox   *Outbox   `json:"outbox,omitempty"`
+	Groups   []Group   `json:"groups"`
+	Deploys  []Deploy  `json:"deploys"`
+	Traces   []Trace   `json:"traces"`
 	// Stack is what [Config.Stack] has returned.
 	Stack any `json:"stack,omitempty"`
 }
@@ -34,6 +37,7 @@ type Instance struct {
 	Version string `json:"version,omitempty"`
 	// Problem: it could not be looked at.
 	Problem string `json:"problem,omitempty"`
+	lost    bool   // though it could, before
 }
 
 // Requests are what was served in the window: a second, the share that has failed (5xx), and percentiles in milliseconds.
@@ -193,11 +197,20 @@ func (w window) servers() []Server {
 			s.Lag = &v
 		}
 	})
+	measured := make(map[string]float64) // connections of those of which there are rates
+	w.steady().gauges("db_client_connection_max", func(l labels, v float64) { measured[l.get(pool)] += v })
+	known := false // which servers package db has; pools of others are not shown beside
+	for _, s := range of {
+		known = known || s.Of > 0
+	}
 	all := make([]Server, 0, len(of))
 	for name, s := range of {
+		if known && s.Of == 0 {
+			continue
+		}
 		s.WaitP95 = 1000 * waits[name].quantile(0.95)
-		if s.Max > 0 {
-			s.Utilisation = min(1, s.Utilisation/s.Max)
+		if measured[name] > 0 {
+			s.Utilisation = min(1, s.Utilisation/measured[name])
 		}
 		all = append(all, *s)
 	}
@@ -321,13 +334,14 @@ func (w window) groups() []Group {
 
 // wholeOf is the group that a subscription is a part of, such as workers of workers-P03; empty: it is one itself.
 func wholeOf(name string, of map[string]*Group) string {
-	for i := strings.LastIndexByte(name, '-'); i > 0; i = strings.LastIndexByte(name[:i], '-') {
-		if of[name[:i]] != nil {
-			return name[:i]
-		}
+	if found := part.FindStringSubmatch(name); found != nil && of[found[1]] != nil {
+		return found[1]
 	}
 	return ""
 }
+
+// part is what package events calls the subscriptions of a group that has several.
+var part = regexp.MustCompile(`^(.+?)-(?:P\d+|BATCH-.+)$`)
 
 func (w window) deploys() []Deploy {
 	first := make(map[string]float64)

@@ -1,8 +1,10 @@
 package live
 
 import (
-	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -16,7 +18,7 @@ const (
 	seconds = 10
 	// linger is how long instances are looked at when nobody watches any more, for who looks away and back.
 	linger = time.Minute
-	// points of history are ten minutes.
+	// points of history are ten minutes, in seconds.
 	points     = 600
 	maxTraces  = 60 // shown
 	maxWatcher = 32
@@ -51,21 +53,31 @@ type watcher struct {
 	end     context.CancelFunc
 	ended   sync.WaitGroup
 	samples map[Source][]*sample // the oldest first
+	// answered are those that have, of the last look's.
+	answered map[Source]bool
 }
 
-// enter begins to look, if nobody has watched so far. It reports false when there is no room.
-func (w *watcher) enter() bool {
+var (
+	errClosed = errors.New("the page has been closed")
+	errCrowd  = fmt.Errorf("%d watch already", maxWatcher)
+)
+
+// enter begins to look, if nobody has watched so far.
+func (w *watcher) enter() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closed || w.watch >= maxWatcher {
-		return false
+	switch {
+	case w.closed:
+		return errClosed
+	case w.watch >= maxWatcher:
+		return errCrowd
 	}
 	w.watch++
 	if !w.running {
-		w.running, w.view = true, nil
+		w.running, w.view, w.history = true, nil, nil
 		w.ended.Go(w.run)
 	}
-	return true
+	return nil
 }
 
 func (w *watcher) leave() {
@@ -91,7 +103,7 @@ func (w *watcher) past() []point {
 func (w *watcher) run() {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	w.samples = make(map[Source][]*sample)
+	w.samples, w.answered = make(map[Source][]*sample), make(map[Source]bool)
 	for {
 		w.show(w.look())
 		select {
@@ -112,18 +124,17 @@ func (w *watcher) run() {
 func (w *watcher) show(v *View) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	p := point{At: v.Time.Unix(), Rate: v.Now.Rate, Failed: v.Now.Rate * v.Now.Failed, P50: v.Now.P50, P95: v.Now.P95, P99: v.Now.P99, Instances: len(v.Instances)}
+	p := point{At: v.Time.Unix(), Rate: v.Now.Rate, Failed: v.Now.Rate * v.Now.Failed, P50: v.Now.P50, P95: v.Now.P95, P99: v.Now.P99, Instances: v.Alive}
 	for _, h := range v.Path {
 		if h.ID == "app" {
 			p.CPU = h.Utilisation
 		}
 	}
-	if len(w.history) >= points {
-		w.history = slices.Delete(w.history, 0, 1)
-	}
-	if v.Window > 0 { // there are no rates before
+	// Without a window there are no rates; and the clock may go back, which a chart cannot.
+	if n := len(w.history); v.Window > 0 && (n == 0 || w.history[n-1].At < p.At) {
 		w.history = append(w.history, p)
 	}
+	w.history = slices.DeleteFunc(w.history, func(old point) bool { return p.At-old.At > points })
 	w.view = v
 	close(w.news)
 	w.news = make(chan struct{})
@@ -159,19 +170,22 @@ func (w *watcher) look() *View {
 	var all window
 	for i, source := range sources {
 		a, instance := &answers[i], Instance{Name: source.Name()}
+		known := slices.DeleteFunc(w.samples[source], func(s *sample) bool { return time.Since(s.at) > (seconds+1)*time.Second })
 		if a.err != nil {
-			instance.Problem = a.err.Error()
+			instance.Problem, instance.lost = a.err.Error(), w.answered[source]
 			v.Instances = append(v.Instances, instance)
+			if len(known) > 0 { // it may be back with the next look
+				samples[source] = known
+				v.Alive++
+			}
 			continue
 		}
-		known := w.samples[source]
+		v.Alive++
+		w.answered[source] = true
 		if len(known) > 0 && !known[len(known)-1].sameProcess(a.sample) {
 			known = nil
 		}
 		known = append(known, a.sample)
-		for len(known) > seconds+1 {
-			known = known[1:]
-		}
 		samples[source] = known
 		p := pair{now: a.sample}
 		if len(known) > 1 {
@@ -189,6 +203,7 @@ func (w *watcher) look() *View {
 		}
 	}
 	w.samples = samples
+	maps.DeleteFunc(w.answered, func(s Source, _ bool) bool { return !slices.Contains(sources, s) })
 	w.mu.Lock()
 	w.sources = sources
 	w.mu.Unlock()
@@ -206,8 +221,28 @@ func (w *watcher) look() *View {
 	return v
 }
 
-// trace asks the instance that has it; any, where none is named.
+// trace asks the instance that has it; all, where none is named.
 func (w *watcher) trace(ctx context.Context, instance, id string) (Trace, error) {
+	found := make([]Trace, 0, 1)
+	err := w.all(ctx, instance, func(ctx context.Context, source Source) ([]Trace, error) {
+		t, err := source.Trace(ctx, id)
+		return []Trace{t}, err
+	}, func(t Trace) { found = append(found, t) })
+	if len(found) > 0 {
+		return found[0], nil
+	}
+	return Trace{}, err
+}
+
+// traces are the latest of all instances that answer.
+func (w *watcher) traces(ctx context.Context) []Trace {
+	all := []Trace{}
+	_ = w.all(ctx, "", func(ctx context.Context, source Source) ([]Trace, error) { return source.Traces(ctx) }, func(t Trace) { all = append(all, t) })
+	return all
+}
+
+// all asks sources at once, and returns ErrNoTrace only if all that do not have it have said so.
+func (w *watcher) all(ctx context.Context, instance string, ask func(context.Context, Source) ([]Trace, error), got func(Trace)) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	w.mu.Lock()
@@ -216,17 +251,29 @@ func (w *watcher) trace(ctx context.Context, instance, id string) (Trace, error)
 	if sources == nil {
 		sources = w.c.Sources()
 	}
+	var mu sync.Mutex
+	var asked sync.WaitGroup
 	err := ErrNoTrace
 	for _, source := range sources {
 		if instance != "" && source.Name() != instance {
 			continue
 		}
-		t, e := source.Trace(ctx, id)
-		if e == nil {
-			t.Instance = source.Name()
-			return t, nil
-		}
-		err = cmp.Or(e, err)
+		asked.Go(func() {
+			traces, e := ask(ctx, source)
+			mu.Lock()
+			defer mu.Unlock()
+			if e != nil {
+				if !errors.Is(e, ErrNoTrace) {
+					err = e
+				}
+				return
+			}
+			for _, t := range traces {
+				t.Instance = source.Name()
+				got(t)
+			}
+		})
 	}
-	return Trace{}, err
+	asked.Wait()
+	return err
 }

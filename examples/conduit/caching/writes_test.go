@@ -177,7 +177,7 @@ func stale(ctx context.Context, f *fleet, i *instance, reads map[string]func(con
 				break
 			}
 			if time.Now().After(limit) {
-				names = append(names, name)
+				names = append(names, fmt.Sprintf("%s: %+v, want %+v", name, got, want))
 				break
 			}
 			time.Sleep(5 * time.Millisecond)

@@ -104,7 +104,7 @@ function makeCharts() {
 }
 function showCharts(view) {
   deploys = view.deploys;
-  const p = { at: Math.floor(new Date(view.time) / 1000), rate: view.now.rate, failed: view.now.rate * view.now.failed, p50: view.now.p50, p95: view.now.p95, p99: view.now.p99, instances: view.instances.length };
+  const p = { at: Math.floor(new Date(view.time) / 1000), rate: view.now.rate, failed: view.now.rate * view.now.failed, p50: view.now.p50, p95: view.now.p95, p99: view.now.p99, instances: view.alive };
   if (view.window > 0 && (past.length === 0 || past.at(-1).at < p.at)) past.push(p);
   if (past.length > 600) past.shift();
   charts.forEach(c => c.u.setData(c.data()));
@@ -153,13 +153,13 @@ function traceParts(t) {
   return parts;
 }
 function showTraces(traces) {
-  const key = traces.map(t => t.id).join();
+  const idOf = t => `trace-${t.instance ?? ""}-${t.id}`, key = traces.map(idOf).join();
   if (key === shownTraces) { for (const li of $("traces").children) if (li.began) li.querySelector(".when").textContent = ago(li.began) + " ago"; return; }
   shownTraces = key;
   const list = $("traces"), old = new Map([...list.children].map(li => [li.id, li]));
   if (traces.length === 0) { list.replaceChildren(make("li", "none so far", "none")); return; }
   const wanted = traces.map(t => {
-    const id = "trace-" + t.id;
+    const id = idOf(t);
     if (old.has(id)) return old.get(id);
     const li = make("li"), button = make("button"), place = make("div", undefined, "trace");
     li.id = id; li.began = t.began; place.hidden = true; button.type = "button"; button.ariaExpanded = "false";
