@@ -170,10 +170,10 @@ func stale(ctx context.Context, f *fleet, i *instance, reads map[string]func(con
 	limit := time.Now().Add(patience)
 	for name, read := range reads {
 		var want outcome
-		want.Value, want.Err = read(ctx, f.database)
+		want.Value, want.Err = read(anyone(ctx), f.database)
 		for {
 			var got outcome
-			if got.Value, got.Err = read(anyone(ctx), i.Store); got.equal(want) {
+			if got.Value, got.Err = read(ctx, i.Store); got.equal(want) {
 				break
 			}
 			if time.Now().After(limit) {
@@ -218,7 +218,7 @@ func TestWritesEndWhatTheyChange(t *testing.T) {
 				}
 			}
 			for i, instance := range f.instances {
-				if names := stale(t.Context(), f, instance, reads, 5*time.Second); len(names) > 0 {
+				if names := stale(anyone(t.Context()), f, instance, reads, 5*time.Second); len(names) > 0 {
 					slices.Sort(names)
 					t.Errorf("instance %d keeps the past of %d reads:\n%s", i, len(names), strings.Join(names, "\n"))
 				}
@@ -276,7 +276,7 @@ func TestEachTargetIsNeeded(t *testing.T) {
 			if targets = had(); targets == 0 {
 				break // a follow is between two
 			}
-			names := stale(t.Context(), f, i, reads, 200*time.Millisecond)
+			names := stale(anyone(t.Context()), f, i, reads, 200*time.Millisecond)
 			t.Logf("%s without target %d of %d: %d of %d reads are of the past", write.name, number+1, targets, len(names), len(reads))
 			if len(names) == 0 {
 				survived++
