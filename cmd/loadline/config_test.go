@@ -109,7 +109,7 @@ deploy:
   name: conduit                                                                                                         # default
   namespace: default                                                                                                    # default
   image: ""                                                                                                             # default
-  args: [serve]                                                                                                         # default
+  args: []                                                                                                              # default
   secret: conduit                                                                                                       # default
   secretVariables: [DATABASE_URL, DATABASE_REPLICA_URLS, REDIS_URL, NATS_URL, CONDUIT_JWT_SECRET, CONDUIT_ADMIN_TOKEN]  # default
   variables: []                                                                                                         # default

@@ -27,8 +27,9 @@ type Config struct {
 	Name      string `yaml:"name"`
 	Namespace string `yaml:"namespace"`
 	// Image has a tag or a digest, which becomes the version that telemetry names.
-	Image string   `yaml:"image"`
-	Args  []string `yaml:"args"`
+	Image string `yaml:"image"`
+	// Args replace the image's command, all of it: Kubernetes keeps only an entrypoint.
+	Args []string `yaml:"args"`
 	// Secret is the name of the Secret that has SecretVariables as its keys.
 	Secret          string   `yaml:"secret"`
 	SecretVariables []string `yaml:"secretVariables"`
@@ -91,7 +92,7 @@ type Config struct {
 // Defaults are those of the file.
 func Defaults() Config {
 	return Config{
-		Name: "conduit", Namespace: "default", Args: []string{"serve"}, Secret: "conduit",
+		Name: "conduit", Namespace: "default", Secret: "conduit",
 		SecretVariables: []string{"DATABASE_URL", "DATABASE_REPLICA_URLS", "REDIS_URL", "NATS_URL", "CONDUIT_JWT_SECRET", "CONDUIT_ADMIN_TOKEN"},
 		Port:            8080, AdminPort: 9464, CPU: 1, Memory: 512 << 20, MinReplicas: 3, MaxReplicas: 50, MaxSurge: 25,
 		ReservedConnections: 3,               // superuser_reserved_connections' own default

@@ -36,7 +36,7 @@ func forms() map[string]manifests.Config {
 		"keda": with(func(c *manifests.Config) {
 			c.Scaler, c.Policy, c.ClassicHistograms = manifests.ScalerKEDA, manifests.PolicyDemand, true
 			c.DatabaseRate, c.Pool, c.ReplicaPool = 700, 3, 4
-			c.DrainDelay, c.PreStop, c.Args = 4500*time.Millisecond, 0, nil
+			c.DrainDelay, c.PreStop, c.Args = 4500*time.Millisecond, 0, []string{"conduit", "serve"}
 		}),
 		"hpa-demand": with(func(c *manifests.Config) { c.Policy = manifests.PolicyDemand }),
 		"keda-latency": with(func(c *manifests.Config) {
