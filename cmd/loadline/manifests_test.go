@@ -22,7 +22,7 @@ stack: {replicas: 1}
 		command string
 		want    []string
 	}{
-		{"kubernetes", []string{"terminationGracePeriodSeconds: 24", `{name: CONDUIT_POOL_MAX, value: "3"}`, `{name: CONDUIT_DRAIN_DELAY, value: "4s"}`, "\n---\n# Made by loadline manifests kubernetes", "value: 250m}"}},
+		{"kubernetes", []string{"terminationGracePeriodSeconds: 39", `{name: CONDUIT_POOL_MAX, value: "3"}`, `{name: CONDUIT_DRAIN_DELAY, value: "4s"}`, "\n---\n# Made by loadline manifests kubernetes", "value: 250m}"}},
 		{"prometheus", []string{"http_server_request_duration_seconds_bucket{job=\"shop\"", "job_name: shop"}},
 		{"grafana", []string{`"title": "shop: requests"`}},
 	} {

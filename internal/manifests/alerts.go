@@ -1,6 +1,9 @@
 package manifests
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 const (
 	severityPage   = "page"   // somebody has to do something now
@@ -18,6 +21,7 @@ const (
 	poolWaitSeconds   = "0.05"
 	replicaLagSeconds = "10"
 	outboxAgeSeconds  = "60"
+	catchUpSeconds    = "1800"
 	newCPU            = "0.14" // ln 1.15
 )
 
@@ -25,11 +29,26 @@ const (
 // hurts.
 func (r ruled) causes() []alert {
 	of := func(recorded string, more ...string) string { return r.Of(recorded, more...) }
-	return []alert{
+	all := []alert{
 		{
 			"LoadlineNotScraped", fmt.Sprintf("sum by (job) (%s) < 0.5 * count by (job) (%s)\nor absent(%s)", of("up"), of("up"), of("up")), "5m", severityPage,
 			"{{ $labels.job }}: Prometheus sees less than half of the instances",
 			"The rules, the autoscaler and all other alerts go by what the instances say. Look at Prometheus' targets: the token, the admin port, the pods.",
+		},
+		{
+			"LoadlineNoDurations", fmt.Sprintf("count by (job) (%s == 1)\nunless on (job) count by (job) (%s)", of("up"), of(r.DurationSeries())), "10m", severityPage,
+			"{{ $labels.job }}: instances answer, and nobody knows how long requests take",
+			"Rates, latencies and all budgets are 0 meanwhile, whatever happens; probes alone should be counted. Native histograms need --enable-feature=native-histograms (Prometheus 2.40 to 3.7), or scrape_native_histograms: true (from 3.8 on); otherwise deploy and telemetry.classicHistograms do not agree.",
+		},
+		{
+			"LoadlinePrimaryAway", fmt.Sprintf("max by (job) (%[1]s) < 1\nor (count by (job) (%[2]s) unless on (job) count by (job) (%[1]s))", of("loadline_db_server_up", `role="primary"`), of("loadline_db_server_up")), "1m", severityPage,
+			"{{ $labels.job }}: no instance reaches a primary",
+			"Nothing can be written. loadline check says what the servers answer; promote a replica if the primary does not come back.",
+		},
+		{
+			"LoadlineReplicaAway", fmt.Sprintf("avg by (job, server) (%s) < 0.5", of("loadline_db_server_up", `role="replica"`)), "5m", severityTicket,
+			"{{ $labels.job }}: most instances do not reach {{ $labels.server }}",
+			"The others, and the primary, answer its reads. loadline check says what it answers.",
 		},
 		{
 			"LoadlineHeadroom", fmt.Sprintf("%s < 0.2", of("loadline:headroom")), "10m", severityTicket,
@@ -67,7 +86,7 @@ func (r ruled) causes() []alert {
 			"See db.Config.LostWrite for what they were, and docs/db.md for what to do.",
 		},
 		{
-			"LoadlineEventsLate", fmt.Sprintf("max by (job, subscription) (%s) > %s\nand on (job, subscription) max by (job, subscription) (deriv(%s[10m])) >= 0", of("loadline_events_subscription_oldest_seconds"), r.DrainSeconds, of("loadline_events_subscription_pending")), "5m", severityTicket,
+			"LoadlineEventsLate", fmt.Sprintf("max by (job, subscription) (%[1]s) > %[2]s\nand on (job, subscription) max by (job, subscription) (deriv(%[3]s[10m])) + max by (job, subscription) (%[3]s) / %[4]s > 0", of("loadline_events_subscription_oldest_seconds"), r.DrainSeconds, of("loadline_events_subscription_pending"), catchUpSeconds), "5m", severityTicket,
 			"{{ $labels.job }}: {{ $labels.subscription }} is late by {{ $value | humanizeDuration }}, and does not catch up",
 			"Look at loadline_events_handled_total of the group: retried and dead are handlers that fail; none at all, handlers that are stuck; done, too few instances or a slow database.",
 		},
@@ -122,4 +141,8 @@ func (r ruled) causes() []alert {
 			"By more than 30 %, against half an hour ago. Look for statements that are new, and for an index that is not there.",
 		},
 	}
+	if r.MinReplicas == r.MaxReplicas { // then there always are
+		all = slices.DeleteFunc(all, func(a alert) bool { return a.Name == "LoadlineAtMaximum" })
+	}
+	return all
 }

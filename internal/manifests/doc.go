@@ -9,6 +9,8 @@
 // same in each. Equal configurations give equal bytes.
 //
 // It guarantees that replicas times connections, with those that a release adds, stay
-// within the limit that it was told: otherwise it refuses. It does not ask a cluster or
+// within the limit that it was told: otherwise it refuses. Pods that are still ending are
+// not counted; the fifth of the limit that is left suffices for about one batch of a
+// release. It does not ask a cluster or
 // a database anything, and cannot know that it was told the truth.
 package manifests

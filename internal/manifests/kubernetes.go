@@ -19,12 +19,15 @@ type deployed struct {
 	LatencyMillis                   int64
 	MilliCPU, MemoryLimit           int64
 	Grace                           int
+	EndMargin                       time.Duration
 	FallbackReplicas                int
 	External                        []externalMetric
 }
 
 // endMargin is for what a process has to do when its requests have ended.
-const endMargin = 5 * time.Second
+//
+// Conduit's, one after another: events drain for 10 s, NATS for 5, telemetry for 5.
+const endMargin = 20 * time.Second
 
 // Kubernetes returns the Deployment, its Service and PodDisruptionBudget, and what scales
 // it: a HorizontalPodAutoscaler with the rules of prometheus-adapter, or a ScaledObject.
@@ -52,7 +55,7 @@ func (c Config) deployed() deployed {
 	return deployed{
 		Config: c, Pool: p.primary, Peak: c.peak(), Connections: c.peak() * (p.primary + c.OtherConnections), Budget: c.budget(), Variables: c.variables(p), Version: c.version(),
 		LatencyQuantity: fmt.Sprintf("%dm", c.Latency.Milliseconds()), LatencySeconds: seconds(c.Latency), LatencyMillis: c.Latency.Milliseconds(),
-		MilliCPU: int64(c.CPU * 1000), MemoryLimit: c.Memory / 10 * 9, Grace: int((grace + time.Second - 1) / time.Second),
+		MilliCPU: int64(c.CPU * 1000), MemoryLimit: c.Memory / 10 * 9, Grace: int((grace + time.Second - 1) / time.Second), EndMargin: endMargin,
 		FallbackReplicas: c.MinReplicas, External: c.external(),
 	}
 }

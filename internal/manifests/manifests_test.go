@@ -299,3 +299,15 @@ func TestPromtoolTest(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// Where there are always as many instances as there may be, it is not news.
+func TestFixedNumber(t *testing.T) {
+	t.Parallel()
+	fixed := made(t, with(func(c *manifests.Config) { c.MinReplicas, c.MaxReplicas = 5, 5 }))
+	if bytes.Contains(fixed["rules.yaml"], []byte("LoadlineAtMaximum")) {
+		t.Error("LoadlineAtMaximum would always fire")
+	}
+	if !bytes.Contains(made(t, with(func(*manifests.Config) {}))["rules.yaml"], []byte("LoadlineAtMaximum")) {
+		t.Error("nothing tells of the maximum")
+	}
+}

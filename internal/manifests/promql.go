@@ -57,6 +57,14 @@ func leMatcher(edge string) string {
 	return fmt.Sprintf(`le=~"%s|%s\\.0"`, edge, edge)
 }
 
+// DurationSeries is one that there is as soon as an instance has answered anything.
+func (p promQL) DurationSeries() string {
+	if p.native {
+		return requestDuration
+	}
+	return requestDuration + "_count"
+}
+
 // Count is of a histogram's values a second.
 func (p promQL) Count(metric, by, window string, more ...string) string {
 	if p.native {
