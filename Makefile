@@ -73,8 +73,11 @@ sqlc: .bin/sqlc ## generate the example's query code
 servers: ## install PostgreSQL and Redis where they are missing (Debian, Ubuntu)
 	@tools/install-servers.sh
 
-promtool chromium:
+# After each other under -j: apt-get has one lock, and the script puts a file aside while it runs.
+promtool chromium: | servers
 	@tools/install-servers.sh $@
+
+chromium: | promtool
 
 clean: build ## stop the stack, delete its data and what was built
 	.bin/loadline down --wipe

@@ -28,7 +28,7 @@ type checkCmd struct {
 	brokerFlags
 	streamNames
 
-	Instances int           `env:"CONDUIT_INSTANCES" default:"1" help:"Of the application, whose pools are compared with what the servers allow."`
+	Instances int           `default:"1" help:"Of the application, whose pools are compared with what the servers allow."`
 	Timeout   time.Duration `default:"${check_timeout}" help:"How long each server may take."`
 	Strict    bool          `help:"End with 1 for warnings, too."`
 	JSON      bool          `name:"json" help:"Print JSON."`
@@ -153,11 +153,11 @@ func (c *checkCmd) config(path string) (asked check.Config, what string, err err
 	}
 	if c.Credentials != "" {
 		asked.NATSOptions = append(asked.NATSOptions, nats.UserCredentials(c.Credentials))
-		asked.NATSFlags = "--creds " + c.Credentials
+		asked.NATSFlags = append(asked.NATSFlags, "--creds", c.Credentials)
 	}
 	if c.CA != "" {
 		asked.NATSOptions = append(asked.NATSOptions, nats.RootCAs(c.CA))
-		asked.NATSFlags += " --tlsca " + c.CA
+		asked.NATSFlags = append(asked.NATSFlags, "--tlsca", c.CA)
 	}
 	asked.Streams = []check.Stream{
 		{Name: c.Stream, MaxBytes: s.NATS.MaxBytes},

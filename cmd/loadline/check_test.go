@@ -68,7 +68,7 @@ func TestCheck(t *testing.T) {
 	if code != 1 || !strings.Contains(errs, "1 check failed") {
 		t.Errorf("it ended with %d: %s", code, errs)
 	}
-	for _, line := range []string{"Checking what " + file + " says\n", "1 instance may open 501 → raise max_connections, or lower database.max", "  ok       redis      role ", "  ok       replica-1  role ", "  failed   replica-2  role "} {
+	for _, line := range []string{"Checking what " + file + " says\n", "1 instance may open 502 → raise max_connections, or lower database.max", "  ok       redis      role ", "  ok       replica-1  role ", "  failed   replica-2  role "} {
 		if !strings.Contains(out, line) {
 			t.Errorf("%q is not in:\n%s", line, out)
 		}

@@ -69,7 +69,7 @@ type Config struct {
 	NATS        string
 	NATSOptions []nats.Option
 	// NATSFlags are the options as the nats program has them, for Server.ByHand.
-	NATSFlags string
+	NATSFlags []string
 
 	// Instances of the application, and the connections that each opens at most to the
 	// primary and to each replica. Default: none, and connections are not counted.

@@ -73,7 +73,7 @@ func TestAllWell(t *testing.T) {
 	want(t, found, "primary", "reachable", check.OK, "PostgreSQL 1")
 	want(t, found, "primary", "role", check.OK, "primary")
 	want(t, found, "primary", "durability", check.Warning, "fsync is off") // as tests have it
-	want(t, found, "primary", "connections", check.OK, "1 instance may open 21")
+	want(t, found, "primary", "connections", check.OK, "1 instance may open 22")
 	want(t, found, "primary", "tables", check.Warning, "not there: inbox")
 	want(t, found, "replica-1", "role", check.OK, "standby")
 	want(t, found, "replica-2", "lag", check.OK, "behind")
@@ -84,7 +84,7 @@ func TestAllWell(t *testing.T) {
 
 	c.Instances = 50
 	found = check.Run(t.Context(), c)
-	want(t, found, "primary", "connections", check.Warning, "50 instances may open 1050")
+	want(t, found, "primary", "connections", check.Warning, "50 instances may open 1100")
 }
 
 // Addresses that have been mixed up.

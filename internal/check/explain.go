@@ -44,6 +44,10 @@ func explain(ctx context.Context, err error) (found, do string) {
 		return found, "trust the authority that has signed the server's certificate, or correct the host's name"
 	case strings.Contains(text, "WRONGPASS"), strings.Contains(text, "NOAUTH"), errors.Is(err, nats.ErrAuthorization):
 		return found, "look at the user and the password in the URL"
+	case strings.Contains(text, "LOADING"):
+		return found, "it is still loading its data: wait"
+	case strings.Contains(text, "NOPERM"):
+		return found, "let the user run PING, INFO and CONFIG GET"
 	case errors.Is(err, syscall.ECONNRESET), strings.Contains(text, "EOF"):
 		return "the connection was ended by the other side: " + found, "another kind of server may listen there, or want TLS; look at its log"
 	}

@@ -42,3 +42,12 @@ func libpq(dsn string) string {
 	u.RawQuery = query.Encode()
 	return u.String()
 }
+
+// natsCommand asks a broker by hand.
+func natsCommand(servers string, flags []string) string {
+	words := []string{"nats", "--server", quote(servers)}
+	for _, flag := range flags {
+		words = append(words, quote(flag))
+	}
+	return strings.Join(append(words, "server", "check", "jetstream"), " ")
+}

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +52,8 @@ func TestPrimaries(t *testing.T) {
 		"no standby is waited": {func(f *pgFacts) { f.SynchronousNames = "" }, "durability", Note, "no synchronous standby"},
 		"no replication":       {func(f *pgFacts) { f.WALLevel = "minimal" }, "replication", Failed, "no replica can follow"},
 		"nobody streams":       {func(f *pgFacts) { f.Senders = 0 }, "replication", Warning, "1 replicas are configured"},
-		"limit of the role":    {func(f *pgFacts) { f.RoleLimit = 10 }, "connections", Warning, "of 10; 2 instances may open 42"},
+		"limit of the role":    {func(f *pgFacts) { f.RoleLimit = 10 }, "connections", Warning, "of 10; 2 instances may open 44"},
+		"others have them":     {func(f *pgFacts) { f.Used = 60 }, "connections", Warning, "60 in use of 97; 2 instances may open 44"},
 		"limit of the base":    {func(f *pgFacts) { f.DBLimit = 10 }, "connections", Warning, "of 10;"},
 		"superusers have none": {func(f *pgFacts) { f.Superuser, f.RoleLimit = true, 10 }, "connections", OK, "of 97"},
 		"a timeout":            {func(f *pgFacts) { f.StatementTimeout = "5s" }, "timeouts", Note, "statement 5s, idle in transaction none"},
@@ -174,8 +176,23 @@ func TestAccountsAndStreams(t *testing.T) {
 	}
 }
 
+func TestExplainRedis(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"LOADING Redis is loading the dataset in memory":               "wait",
+		"NOPERM User app has no permissions to run the 'info' command": "PING, INFO and CONFIG GET",
+	} {
+		if _, do := explain(t.Context(), errors.New(text)); !strings.Contains(do, want) {
+			t.Errorf("%s: %s", text, do)
+		}
+	}
+}
+
 func TestByHand(t *testing.T) {
 	t.Parallel()
+	if got, want := natsCommand("nats://h", []string{"--creds", "/a b/c"}), "nats --server nats://h --creds '/a b/c' server check jetstream"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
 	for dsn, want := range map[string]string{
 		"postgres://app@h/app?sslmode=disable":                  "'postgres://app@h/app?sslmode=disable'",
 		"postgres://app@h/app?pool_max_conns=4&sslmode=disable": "'postgres://app@h/app?sslmode=disable'",

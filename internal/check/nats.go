@@ -46,7 +46,7 @@ func checkNATS(ctx context.Context, c Config, s *Server) {
 	for i, server := range servers {
 		redacted[i] = c.Redact(server)
 	}
-	s.ByHand = strings.Join(strings.Fields("nats --server "+quote(strings.Join(redacted, ","))+" "+c.NATSFlags), " ") + " server check jetstream"
+	s.ByHand = natsCommand(strings.Join(redacted, ","), c.NATSFlags)
 
 	began := time.Now()
 	options := append([]nats.Option{

@@ -195,7 +195,7 @@ func (p *postgres) judge(c Config, all []*postgres) {
 	p.judgeRights(len(c.Replicas) > 0)
 	p.judgeDurability()
 	p.judgeReplication(len(c.Replicas))
-	p.judgeConnections(c.Instances, c.PoolConns, "database.max")
+	p.judgeConnections(c.Instances, c.PoolConns, 2, "database.max") // the watcher, and the relay
 	p.judgeTimeouts()
 	p.judgeTables()
 }
@@ -256,7 +256,7 @@ func (p *postgres) judgeReplication(replicas int) {
 }
 
 // judgeConnections compares what may be opened with what there is.
-func (p *postgres) judgeConnections(instances, each int, key string) {
+func (p *postgres) judgeConnections(instances, each, beside int, key string) {
 	f := p.said
 	room, by := f.MaxConns-f.Reserved, "max_connections"
 	for name, limit := range map[string]int{"the role's connection limit": f.RoleLimit, "the database's connection limit": f.DBLimit} {
@@ -269,10 +269,14 @@ func (p *postgres) judgeConnections(instances, each int, key string) {
 		p.server.add("connections", Note, found, "")
 		return
 	}
-	need := instances * (each + 1) // one more watches the server
+	need := instances * (each + beside)
 	found = fmt.Sprintf("%s; %d %s may open %d", found, instances, plural(instances, "instance"), need)
 	if need > room {
-		p.server.add("connections", Warning, found, fmt.Sprintf("raise %s, or lower %s (%d, and one more to watch)", by, key, each))
+		p.server.add("connections", Warning, found, fmt.Sprintf("raise %s, or lower %s (%d, and %d beside it)", by, key, each, beside))
+		return
+	}
+	if f.Used+need > room {
+		p.server.add("connections", Warning, found, fmt.Sprintf("if those in use are not this application's: raise %s, or lower %s (%d, and %d beside it)", by, key, each, beside))
 		return
 	}
 	p.server.add("connections", OK, found, "")
@@ -331,7 +335,7 @@ func (p *postgres) judgeReplica(c Config, primary *postgres) {
 	if f.HotStandbyFeedback == "off" {
 		p.server.add("conflicts", Note, "hot_standby_feedback is off: long reads may be ended in favour of replay", "")
 	}
-	p.judgeConnections(c.Instances, c.ReplicaConns, "database.replicaMax")
+	p.judgeConnections(c.Instances, c.ReplicaConns, 1, "database.replicaMax") // the watcher
 }
 
 func (p *postgres) judgeLag(bytes int64, limit time.Duration) {
