@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -34,7 +36,10 @@ type (
 
 // Run makes the objects of Kubernetes.
 func (c *manifestsKubernetesCmd) Run(command *kong.Context, app *cli) error {
-	return c.write(command.Stdout, app, "---\n", manifests.Kubernetes)
+	if err := c.write(command.Stdout, app, "---\n", manifests.Kubernetes); err != nil || c.Output == "" {
+		return err
+	}
+	return c.removeOthers(command.Stdout, app)
 }
 
 // Run makes the files of Prometheus.
@@ -76,6 +81,44 @@ func (f outputFlag) write(out io.Writer, app *cli, between string, make func(man
 			return err
 		}
 		if _, err := fmt.Fprintln(out, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kubernetesMade is what files of ours begin with.
+const kubernetesMade = "# Made by loadline manifests kubernetes"
+
+// removeOthers deletes what an earlier form has left: with it applied, two autoscalers would pull at one Deployment.
+func (c *manifestsKubernetesCmd) removeOthers(out io.Writer, app *cli) error {
+	deploy, err := loadDeploy(app.File)
+	if err != nil {
+		return err
+	}
+	files, err := manifests.Kubernetes(deploy)
+	if err != nil {
+		return err
+	}
+	paths, err := filepath.Glob(filepath.Join(c.Output, "*.yaml"))
+	if err != nil {
+		return err
+	}
+	for _, path := range paths {
+		if slices.ContainsFunc(files, func(f manifests.File) bool { return f.Name == filepath.Base(path) }) {
+			continue
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if !strings.HasPrefix(string(content), kubernetesMade) {
+			continue
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintln(out, "removed", path); err != nil {
 			return err
 		}
 	}

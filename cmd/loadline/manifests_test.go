@@ -93,3 +93,30 @@ telemetry: {classicHistograms: true}
 		t.Errorf("got %v\n%s", err, out)
 	}
 }
+
+// Another scaler leaves nothing of the one before, and nothing of others is touched.
+func TestManifestsOfAnotherScaler(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	theirs := filepath.Join(dir, "ours.yaml")
+	if err := os.WriteFile(theirs, []byte("# by hand\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out string
+	for _, scaler := range []string{"hpa", "keda"} {
+		var err error
+		path := configFile(t, `deploy: {image: "a:1", connectionLimit: 500, scaler: `+scaler+"}\n")
+		if out, err = result(t, "manifests", "kubernetes", "--config", path, "--output", dir); err != nil {
+			t.Fatal(err, out)
+		}
+	}
+	for name, there := range map[string]bool{"ours.yaml": true, "scaledobject.yaml": true, "deployment.yaml": true, "hpa.yaml": false, "adapter.yaml": false} {
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); (err == nil) != there {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !there && !strings.Contains(out, "removed "+path+"\n") {
+			t.Errorf("nothing says that %s is gone:\n%s", name, out)
+		}
+	}
+}
