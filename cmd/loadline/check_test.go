@@ -63,7 +63,7 @@ func TestCheck(t *testing.T) {
 	}
 
 	// A file with the addresses; a variable wins over it, and a flag over both.
-	file := configFile(t, fmt.Sprintf("database:\n  url: %s\n  max: 500\nredis:\n  url: redis://127.0.0.1:1\n", set.URL))
+	file := configFile(t, fmt.Sprintf("deploy: {name: shop}\ndatabase:\n  url: %s\n  max: 500\nredis:\n  url: redis://127.0.0.1:1\n", set.URL))
 	out, errs, code = checkResultOf(t, []string{"REDIS_URL=" + set.RedisURL}, append(patient, "--config", file, "--replica", set.ReplicaURLs[0], "--replica", set.URL)...)
 	if code != 1 || !strings.Contains(errs, "1 check failed") {
 		t.Errorf("it ended with %d: %s", code, errs)
