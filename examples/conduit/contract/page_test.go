@@ -94,7 +94,7 @@ func TestLivePage(t *testing.T) {
 		t.Error("the primary stood still, and no write is among the traces")
 	}
 	browser.do(t, chromedp.KeyEvent(kb.Enter))
-	browser.sees(t, "#traces .trace", "Logged")
+	browser.sees(t, "#traces .trace:not([hidden])", "Logged")
 	run[bool](t, browser, `document.querySelectorAll("#traces .trace details").forEach(d => d.open = d.querySelector("pre") !== null), true`)
 	browser.do(t, chromedp.ScrollIntoView("#traces-title"))
 	browser.shot(t, "live-trace.png")
