@@ -171,7 +171,8 @@ func TestForeignKeys(t *testing.T) {
 func TestLeaving(t *testing.T) {
 	t.Parallel()
 	server := stacktest.StartRedis(t)
-	l := newLimiter(t, ratelimit.Config{Redis: clientOf(t, server.Address), Timeout: 10 * time.Second}, ratelimit.Policy{Name: "user", Limit: 10, Window: time.Hour, Key: byHeader})
+	// By one of five instances alone there would be one left, and not nine.
+	l := newLimiter(t, ratelimit.Config{Redis: clientOf(t, server.Address), Timeout: 10 * time.Second, Instances: func() int { return 5 }}, ratelimit.Policy{Name: "user", Limit: 10, Window: time.Hour, Key: byHeader})
 	l.Take(request("warm"))
 	server.Pause()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -190,7 +191,11 @@ func TestLeaving(t *testing.T) {
 	}
 	time.Sleep(100 * time.Millisecond)
 	cancel()
+	began := time.Now()
 	left.Wait()
+	if d := time.Since(began); d > 5*time.Second {
+		t.Errorf("who leaves has waited for %v", d)
+	}
 	server.Resume()
 	wait.Wait()
 	if d := l.Take(request("user39")); d.Policies()[0].Left != 8 { // by Redis

@@ -1,6 +1,7 @@
 package live
 
 import (
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -98,6 +99,28 @@ func TestMergedQuantiles(t *testing.T) {
 	}
 	if restarted := before2.since(now2); restarted.count != 1 {
 		t.Errorf("after a new start it counts %v", restarted.count)
+	}
+}
+
+// A coarser histogram is that which would have counted the same values.
+func TestCoarser(t *testing.T) {
+	t.Parallel()
+	counted := func(schema int32, values []float64) *histogram {
+		h := &histogram{count: float64(len(values)), schema: schema, native: make(map[int32]float64)}
+		for _, v := range values {
+			h.native[int32(math.Ceil(math.Log2(v)*math.Exp2(float64(schema))))]++
+		}
+		return h
+	}
+	var values []float64
+	for range 1000 {
+		values = append(values, math.Exp2(20*rand.Float64()-15)) // below one second, and above
+	}
+	fine := counted(maxSchema, values)
+	for schema := int32(maxSchema); schema >= minSchema; schema-- {
+		if got, want := fine.coarser(schema), counted(schema, values); got.schema != schema || !maps.Equal(got.native, want.native) {
+			t.Errorf("schema %d: %v, want %v", schema, got.native, want.native)
+		}
 	}
 }
 

@@ -143,11 +143,11 @@ func TestPage(t *testing.T) {
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	one := &said{name: "one", metrics: func(n int64) []*dto.MetricFamily {
-		started := 1.0
-		if n >= 3 { // the process has started again
-			n, started = n-2, 2
+		started, published := 1.0, float64(100*n)
+		if n >= 3 { // the process has started again, and has soon done more than before
+			started, published = 2, float64(100*n-50)
 		}
-		return gathered(map[string]float64{"process_start_time_seconds": started, "loadline_outbox_published_total": float64(100 * n), "loadline_outbox_depth": 7})
+		return gathered(map[string]float64{"process_start_time_seconds": started, "loadline_outbox_published_total": published, "loadline_outbox_depth": 7})
 	}}
 	p := pageOf(t, one, &said{name: "two", err: errors.New("two does not answer")}, &said{name: "three"})
 	server := httptest.NewServer(p)

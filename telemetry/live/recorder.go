@@ -53,7 +53,7 @@ type line struct {
 	by     *logHandler
 }
 
-// NewRecorder keeps as slow what takes so long; give it what telemetry.Config.Slow has.
+// NewRecorder keeps as slow what takes so long; give it what telemetry.Config.Slow has. Negative: nothing is, for that reason.
 func NewRecorder(slow time.Duration) *Recorder { return &Recorder{slow: slow} }
 
 // OnStart implements [sdk.SpanProcessor].
@@ -92,7 +92,7 @@ func (r *Recorder) OnEnd(s sdk.ReadOnlySpan) {
 	}
 	r.open = slices.Delete(r.open, at, at+1)
 	took := s.EndTime().Sub(s.StartTime())
-	t.Trace.ID, t.Name, t.Began, t.Took, t.Slow = id.String(), s.Name(), s.StartTime(), milliseconds(took), took >= r.slow
+	t.Trace.ID, t.Name, t.Began, t.Took, t.Slow = id.String(), s.Name(), s.StartTime(), milliseconds(took), r.slow >= 0 && took >= r.slow
 	switch {
 	case t.Failed:
 		r.failed = keep(r.failed, t)

@@ -26,14 +26,13 @@ const (
 
 // point is a moment of the history.
 type point struct {
-	At        int64    `json:"at"` // in seconds since 1970
-	Rate      float64  `json:"rate"`
-	Failed    float64  `json:"failed"` // a second
-	P50       float64  `json:"p50"`
-	P95       float64  `json:"p95"`
-	P99       float64  `json:"p99"`
-	CPU       *float64 `json:"cpu,omitempty"`
-	Instances int      `json:"instances"`
+	At        int64   `json:"at"` // in seconds since 1970
+	Rate      float64 `json:"rate"`
+	Failed    float64 `json:"failed"` // a second
+	P50       float64 `json:"p50"`
+	P95       float64 `json:"p95"`
+	P99       float64 `json:"p99"`
+	Instances int     `json:"instances"`
 }
 
 // watcher looks at instances while somebody watches.
@@ -125,11 +124,6 @@ func (w *watcher) show(v *View) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := point{At: v.Time.Unix(), Rate: v.Now.Rate, Failed: v.Now.Rate * v.Now.Failed, P50: v.Now.P50, P95: v.Now.P95, P99: v.Now.P99, Instances: v.Alive}
-	for _, h := range v.Path {
-		if h.ID == "app" {
-			p.CPU = h.Utilisation
-		}
-	}
 	// Without a window there are no rates; and the clock may go back, which a chart cannot.
 	if n := len(w.history); v.Window > 0 && (n == 0 || w.history[n-1].At < p.At) {
 		w.history = append(w.history, p)
