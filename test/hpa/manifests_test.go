@@ -127,7 +127,7 @@ func TestMistakesAreRefused(t *testing.T) {
 		{"a window that is too long", "hpa", "demand", "hpa.yaml", "stabilizationWindowSeconds: 300", "stabilizationWindowSeconds: 3601", "must be less than or equal to 3600"},
 		{"no instance more and none less", "hpa", "latency", "deployment.yaml", "maxSurge: 25%", "maxSurge: 0", "may not be 0 when `maxSurge` is 0"},
 		{"a port that has no name", "hpa", "latency", "deployment.yaml", "port: http}", "port: the_web}", "must"},
-		{"a duration where seconds are counted", "hpa", "latency", "deployment.yaml", "terminationGracePeriodSeconds: 20", "terminationGracePeriodSeconds: 20s", "terminationGracePeriodSeconds"},
+		{"a duration where seconds are counted", "hpa", "latency", "deployment.yaml", "terminationGracePeriodSeconds: 35", "terminationGracePeriodSeconds: 20s", "terminationGracePeriodSeconds"},
 		{"a fallback that is not there", "keda", "latency", "scaledobject.yaml", "behavior: currentReplicasIfHigher", "behavior: hold", "Unsupported value"},
 		{"a field of another version", "keda", "demand", "scaledobject.yaml", "pollingInterval: 15", "pollInterval: 15", "pollInterval"},
 		{"a number where KEDA wants a text", "keda", "demand", "scaledobject.yaml", `threshold: "1"`, `threshold: 1`, "threshold"},
