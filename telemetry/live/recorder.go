@@ -273,12 +273,30 @@ func (h *logHandler) Handle(ctx context.Context, record slog.Record) error {
 // plain is a record that nobody can change any more, of no more than fits into a line. What values are is asked here, where no lock is held: they may log
 // themselves.
 func plain(r slog.Record) slog.Record {
+	if isPlain(r) {
+		return r.Clone()
+	}
 	out := slog.NewRecord(r.Time, r.Level, cut(r.Message), 0)
 	r.Attrs(func(a slog.Attr) bool {
 		out.AddAttrs(plainAttr(a))
 		return true
 	})
 	return out
+}
+
+// isPlain: it is so already, as most are.
+func isPlain(r slog.Record) bool {
+	size := len(r.Message)
+	r.Attrs(func(a slog.Attr) bool {
+		switch a.Value.Kind() {
+		case slog.KindString:
+			size += len(a.Value.String())
+		case slog.KindAny, slog.KindLogValuer, slog.KindGroup:
+			size = lineOf + 1
+		}
+		return size <= lineOf
+	})
+	return size <= lineOf
 }
 
 func plainAttr(a slog.Attr) slog.Attr {
