@@ -10,6 +10,7 @@ import (
 	"github.com/redis/rueidis"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Defaults of [StoreConfig].
@@ -66,6 +67,8 @@ type StoreConfig struct {
 
 	Logger        *slog.Logger         // default slog.Default()
 	MeterProvider metric.MeterProvider // default: the global one
+	// TracerProvider is of spans of what Redis or a load is asked for. Default: the global one.
+	TracerProvider trace.TracerProvider
 }
 
 func (c StoreConfig) withDefaults() StoreConfig {
@@ -80,6 +83,9 @@ func (c StoreConfig) withDefaults() StoreConfig {
 	}
 	if c.MeterProvider == nil {
 		c.MeterProvider = otel.GetMeterProvider()
+	}
+	if c.TracerProvider == nil {
+		c.TracerProvider = otel.GetTracerProvider()
 	}
 	return c
 }

@@ -62,13 +62,13 @@ func (c *Cache[K, V]) fromRedis(ctx context.Context, f *flight[V], p place[K], t
 	if old != nil && left.soft > 0 {
 		c.metrics.read(hitRedis)
 		c.keep(v, p, old)
-		f.finish(result[V]{entry: old, kept: true})
+		f.finish(result[V]{entry: old, kept: true, how: hitRedis})
 		return
 	}
 	if old != nil && left.stale > 0 {
 		c.metrics.read(hitRedis)
 		c.keep(v, p, old)
-		f.finish(result[V]{entry: old, kept: true})
+		f.finish(result[V]{entry: old, kept: true, how: hitRedis})
 		c.refresh(ctx, v, p, old, load) // for those who come later
 		return
 	}
@@ -152,7 +152,7 @@ func (c *Cache[K, V]) older(f *flight[V], old *entry[V], early bool) bool {
 	if old == nil || old.negative || !old.holds(f.view) {
 		return false
 	}
-	if f.finish(result[V]{entry: old, kept: true, early: early}) {
+	if f.finish(result[V]{entry: old, kept: true, early: early, how: givenOld}) {
 		c.metrics.read(givenOld)
 	}
 	return true
@@ -184,7 +184,7 @@ func (c *Cache[K, V]) fill(ctx context.Context, f *flight[V], p place[K], text s
 			if e != nil {
 				c.metrics.read(hitRedis)
 				c.keep(v, p, e)
-				f.finish(result[V]{entry: e, kept: true})
+				f.finish(result[V]{entry: e, kept: true, how: hitRedis})
 				return
 			}
 			// A tag has ended it, or clocks differ, or it cannot be read.
@@ -223,13 +223,13 @@ func (c *Cache[K, V]) fillLeased(ctx context.Context, f *flight[V], turn turn[K,
 	l, err := c.call(v.seeing(ctx, need), f, load)
 	if err != nil {
 		if !c.older(f, turn.old, false) {
-			f.finish(result[V]{err: err})
+			f.finish(result[V]{err: err, how: loadedNew})
 		}
 		return
 	}
 	filled := c.store(ctx, v, need, []loadedTurn[K, V]{{turn, &l}})
 	stored = true
-	f.finish(result[V]{entry: filled[0].entry, kept: filled[0].kept, at: need})
+	f.finish(result[V]{entry: filled[0].entry, kept: filled[0].kept, at: need, how: loadedNew})
 }
 
 // reach is what a load reads at least: what its reader needs, the key's fence, and for what may have tags the

@@ -41,6 +41,7 @@ type result[V any] struct {
 	at   causal.LSN
 	// early: it is an older value, and the load goes on.
 	early bool
+	how   outcome
 }
 
 // finish reports whether it was the first.
@@ -93,11 +94,13 @@ func (fs *flights[P, V]) leave(p P, f *flight[V]) {
 }
 
 // fly reads by a flight: one's own, or one that goes on.
-func (c *Cache[K, V]) fly(ctx context.Context, v *view, p place[K], n needs, load func(context.Context) (V, error)) (V, error) {
+func (c *Cache[K, V]) fly(ctx context.Context, v *view, p place[K], n needs, load func(context.Context) (V, error)) (value V, err error) {
 	var zero V
 	if err := ctx.Err(); err != nil {
 		return zero, context.Cause(ctx)
 	}
+	ctx, span := c.span(ctx, 1)
+	defer func() { span.end(err) }()
 	text := c.text(p)
 	if len(text) > MaxTarget {
 		return zero, target(false, text).err
@@ -115,11 +118,11 @@ func (c *Cache[K, V]) fly(ctx context.Context, v *view, p place[K], n needs, loa
 				if v := recover(); v != nil {
 					err = &PanicError{v, debug.Stack()} // of a codec
 				}
-				f.finish(result[V]{err: err})
+				f.finish(result[V]{err: err, how: loadedNew})
 			}()
 			// A load that does not heed its context keeps nobody, and its key from nobody.
 			defer time.AfterFunc(c.c.Class.LoadTimeout+c.c.Class.WaitTimeout+time.Second, func() {
-				f.finish(result[V]{err: errHangs})
+				f.finish(result[V]{err: errHangs, how: loadedNew})
 				c.flights.leave(p, f)
 			}).Stop()
 			c.run(going, f, p, text, load)
@@ -131,6 +134,7 @@ func (c *Cache[K, V]) fly(ctx context.Context, v *view, p place[K], n needs, loa
 		}
 		defer c.s.waiting.Add(-1)
 		c.metrics.read(joined)
+		span.answered(joined)
 		if within(ctx) {
 			f.place.lend()
 		}
@@ -139,6 +143,9 @@ func (c *Cache[K, V]) fly(ctx context.Context, v *view, p place[K], n needs, loa
 	case <-f.done:
 	case <-ctx.Done():
 		return zero, context.Cause(ctx)
+	}
+	if lead {
+		span.answered(f.how)
 	}
 	if f.err != nil {
 		return zero, f.err
@@ -159,7 +166,7 @@ func (c *Cache[K, V]) run(ctx context.Context, f *flight[V], p place[K], text st
 		// Another may have ended since the reader looked.
 		if e := c.lookup(f.view, p); e != nil && c.s.now() < e.refresh {
 			c.metrics.read(hitProcess)
-			f.finish(result[V]{entry: e, kept: true})
+			f.finish(result[V]{entry: e, kept: true, how: hitProcess})
 			return
 		}
 		c.fillLocally(ctx, f, p, load)
@@ -171,7 +178,7 @@ func (c *Cache[K, V]) run(ctx context.Context, f *flight[V], p place[K], text st
 // bypass reads the database, and keeps nothing.
 func (c *Cache[K, V]) bypass(ctx context.Context, f *flight[V], p place[K], at causal.LSN, load func(context.Context) (V, error)) {
 	l, err := c.call(f.view.seeing(ctx, at), f, load)
-	r := result[V]{err: err, at: at}
+	r := result[V]{err: err, at: at, how: loadedNew}
 	if err == nil {
 		r.entry = &entry[V]{value: l.value, negative: l.negative}
 	}

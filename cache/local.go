@@ -14,14 +14,14 @@ func (c *Cache[K, V]) fillLocally(ctx context.Context, f *flight[V], p place[K],
 	l, err := c.call(v.seeing(ctx, need), f, load)
 	if err != nil {
 		if old := c.olderLocally(v, p); old != nil {
-			f.finish(result[V]{entry: old, kept: true})
+			f.finish(result[V]{entry: old, kept: true, how: givenOld})
 			return
 		}
-		f.finish(result[V]{err: err})
+		f.finish(result[V]{err: err, how: loadedNew})
 		return
 	}
 	e, kept := c.keepLocally(v, p, f.stripe, asOf, need, &l)
-	f.finish(result[V]{entry: e, kept: kept, at: need})
+	f.finish(result[V]{entry: e, kept: kept, at: need, how: loadedNew})
 }
 
 // keepLocally makes an entry of what was loaded, and keeps it unless a tag's fence is past what was

@@ -52,14 +52,8 @@ func (c *Cache[K, V]) GetMany(ctx context.Context, keys []K, load func(ctx conte
 			missing = append(missing, key)
 		}
 	}
-	switch {
-	case len(missing) == 0:
-	case v == nil:
-		err = m.unkept(ctx, missing, m.need)
-	case c.s.redis == nil:
-		err = m.locally(ctx, missing)
-	default:
-		err = m.fromRedis(ctx, missing)
+	if len(missing) > 0 {
+		err = m.get(ctx, missing)
 	}
 	m.refresh(ctx)
 	if err != nil {
@@ -85,6 +79,19 @@ func (m *many[K, V]) give(e *entry[V], key K) {
 	if value, err := m.c.give(e); err == nil {
 		m.found[key] = value
 	}
+}
+
+// get gives what this process does not have.
+func (m *many[K, V]) get(ctx context.Context, keys []K) (err error) {
+	ctx, span := m.c.span(ctx, len(keys))
+	defer func() { span.end(err) }()
+	switch {
+	case m.v == nil:
+		return m.unkept(ctx, keys, m.need)
+	case m.c.s.redis == nil:
+		return m.locally(ctx, keys)
+	}
+	return m.fromRedis(ctx, keys)
 }
 
 // lookup gives what this process has.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/loadlinehq/loadline/causal"
 )
@@ -51,6 +53,7 @@ type Store struct {
 	loads   chan struct{} // places
 	waiting atomic.Int64
 	active  sync.WaitGroup // loads
+	tracer  trace.Tracer
 
 	relay relay
 	local sync.Mutex // of invalidations in a store without Redis
@@ -64,7 +67,7 @@ func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 		return nil, err
 	}
 	c = c.withDefaults()
-	s := &Store{c: c, log: c.Logger, began: time.Now(), suspect: make(chan struct{}, 1), loads: make(chan struct{}, c.MaxLoads)}
+	s := &Store{c: c, log: c.Logger, began: time.Now(), suspect: make(chan struct{}, 1), loads: make(chan struct{}, c.MaxLoads), tracer: c.TracerProvider.Tracer(scope)}
 	if c.Now != nil {
 		s.began = c.Now()
 	}
@@ -249,6 +252,8 @@ func (s *Store) invalidate(ctx context.Context, of []Target) (mark causal.Mark, 
 	if s.redis == nil {
 		return s.invalidateHere(session, of), nil
 	}
+	ctx, span := s.span(ctx, "cache invalidate", attribute.Int("loadline.cache.keys", len(of)))
+	defer func() { span.end(err) }()
 	v := s.view.Load()
 	if v == nil {
 		return mark, fmt.Errorf("%w: the relay's invalidation is awaited", errAway)

@@ -19,7 +19,7 @@ type ChainConfig struct {
 	Errors Errors
 	// Mux finds the route, for those parts that go by it: see [RouteOf].
 	Mux *http.ServeMux
-	// Telemetry traces and measures, such as otelhttp.NewMiddleware. What is refused further in is measured as well.
+	// Telemetry traces and measures, such as telemetry.Telemetry's HTTP, or otelhttp.NewMiddleware. What is refused further in is measured as well.
 	Telemetry Middleware
 	// Address finds the client's address.
 	Address ClientAddressConfig

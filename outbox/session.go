@@ -254,11 +254,11 @@ func (s *session) publish(ctx context.Context, entries []entry, lsn causal.LSN) 
 		return nil
 	}
 	began := time.Now()
-	ctx, span := s.r.span(ctx, entries)
+	ctx, spans := s.r.spans(ctx, entries, s.sent)
 	go func() {
 		errs := c.Driver.Publish(ctx, raws)
 		s.r.m.publishing(ctx, time.Since(began))
-		endSpan(span, errs)
+		spans.end(errs)
 		result <- errs
 	}()
 	return nil

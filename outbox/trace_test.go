@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 	"github.com/loadlinehq/loadline/events"
 )
 
-// The span of a batch leads to the traces of its writers, and says what was not stored.
+// The span of a batch leads to the traces of its writers, and says what was not stored; and each of these has a span of its event, unless it is
+// not sampled.
 func TestTrace(t *testing.T) {
 	t.Parallel()
 	d, b := open(t), &broker{}
@@ -26,8 +28,24 @@ func TestTrace(t *testing.T) {
 	ctx, writer := provider.Tracer("test").Start(t.Context(), "POST /articles")
 	d.add(event(t, "k", 1).From(ctx))
 	writer.End()
+	quiet, unsampled := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())).Tracer("test").Start(t.Context(), "GET /articles")
+	d.add(event(t, "q", 1).From(quiet))
 	relay(t, c)
 	within(t, 10*time.Second, func() error {
+		published := slices.IndexFunc(recorder.Ended(), func(s sdktrace.ReadOnlySpan) bool {
+			return s.SpanContext().TraceID() == writer.SpanContext().TraceID() && s.Name() != "POST /articles"
+		})
+		if published < 0 {
+			return errors.New("the writer's trace does not have the publication")
+		}
+		if s := recorder.Ended()[published]; s.Parent().SpanID() != writer.SpanContext().SpanID() || !strings.HasPrefix(s.Name(), "send ") || s.Status().Code != codes.Error || len(s.Links()) != 1 {
+			t.Errorf("%s of %v, status %v, links %v", s.Name(), s.Parent(), s.Status(), s.Links())
+		}
+		if slices.ContainsFunc(recorder.Ended(), func(s sdktrace.ReadOnlySpan) bool {
+			return s.SpanContext().TraceID() == unsampled.SpanContext().TraceID()
+		}) {
+			t.Error("a trace that is not sampled has a publication")
+		}
 		for _, span := range recorder.Ended() {
 			if span.Name() != "send outbox" {
 				continue

@@ -17,7 +17,7 @@ var edges = []float64{
 var ofRequests = attribute.NewAllowKeysFilter("http.request.method", "http.route", "http.response.status_code", "url.scheme", "network.protocol.version", "error.type")
 
 // view has all histograms be of one kind, but that classic ones of what is not in seconds keep their own edges; and what is measured of requests by
-// few attributes. What otelhttp measures of sizes is left out.
+// few attributes, whoever measures it. What otelhttp measures of sizes is left out.
 func view(h Histograms) metric.View {
 	return func(i metric.Instrument) (metric.Stream, bool) {
 		s := metric.Stream{Name: i.Name, Description: i.Description, Unit: i.Unit}
@@ -32,7 +32,7 @@ func view(h Histograms) metric.View {
 				s.Aggregation = metric.AggregationExplicitBucketHistogram{Boundaries: edges}
 			}
 		}
-		requests := strings.HasPrefix(i.Name, "http.server.")
+		requests := strings.HasPrefix(i.Name, "http.server.") && i.Scope.Name != scope // which has no others, and need not pay for looking
 		if requests {
 			s.AttributeFilter = ofRequests
 		}

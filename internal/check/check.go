@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 )
 
@@ -114,8 +115,26 @@ func Run(ctx context.Context, c Config) []Server {
 			do(ctx)
 		})
 	}
+	answered := make(chan struct{}) // by the primary, or not at all
 	for _, p := range databases {
-		start(&p.server, func(ctx context.Context) { p.ask(ctx, c) })
+		start(&p.server, func(ctx context.Context) {
+			if !p.replica {
+				defer close(answered)
+				p.ask(ctx, c, nil)
+				return
+			}
+			p.ask(ctx, c, func(ctx context.Context, conn *pgx.Conn) error {
+				if c.Primary == "" {
+					return nil
+				}
+				select {
+				case <-answered:
+					return p.catchUp(ctx, conn, databases[0].said)
+				case <-ctx.Done():
+					return nil // what is known is enough
+				}
+			})
+		})
 	}
 	if c.Redis != "" {
 		s := &Server{Name: "redis"}

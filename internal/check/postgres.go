@@ -98,7 +98,8 @@ type tableFact struct {
 	err error // that is no answer to this
 }
 
-func (p *postgres) ask(ctx context.Context, c Config) {
+// ask asks for the facts, and has more asked on the same connection.
+func (p *postgres) ask(ctx context.Context, c Config, more func(context.Context, *pgx.Conn) error) {
 	config, err := pgx.ParseConfig(p.url)
 	if err != nil {
 		// Its own words may hold a piece of the password.
@@ -142,10 +143,35 @@ func (p *postgres) ask(ctx context.Context, c Config) {
 	if err == nil && !p.replica && !p.said.Standby {
 		err = p.askTables(ctx, conn, c.Tables)
 	}
+	if err == nil && more != nil {
+		err = more(ctx, conn)
+	}
 	if err != nil {
 		p.said = nil
 		p.server.unreachable(ctx, c, err)
 	}
+}
+
+// catchUp gives a replica that was asked before the primary a moment to come to where that was: what is written between the two
+// answers is no lag.
+func (p *postgres) catchUp(ctx context.Context, conn *pgx.Conn, primary *pgFacts) error {
+	if primary == nil || primary.Standby || !p.said.Standby || primary.System != p.said.System {
+		return nil
+	}
+	const moment, pause = 500 * time.Millisecond, 20 * time.Millisecond
+	for limit := time.Now().Add(moment); p.said.Position < primary.Position && time.Now().Before(limit); {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		}
+		err := conn.QueryRow(ctx, `SELECT (coalesce(pg_last_wal_replay_lsn(), '0/0') - '0/0')::bigint,
+			coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), -1)::float8`).Scan(&p.said.Position, &p.said.Age)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // addresses are those of a connection string.

@@ -229,6 +229,10 @@ func (c *cluster) prepare(ctx context.Context, primary pgServer) error {
 			return err
 		}
 	}
+	// As loadline check advises: package db sees then after a failover who follows whom.
+	if _, err := conn.Exec(ctx, "GRANT pg_read_all_stats TO "+AppRole); err != nil {
+		return err
+	}
 	if !hasDatabase {
 		if _, err := conn.Exec(ctx, "CREATE DATABASE "+appDatabase+" OWNER "+AppRole); err != nil {
 			return err

@@ -163,7 +163,7 @@ func (c *served) ask(method, path, body string, into any) error {
 
 // requests returns the processor time of what users do. One of ten requests is a comment.
 func (c *served) requests() (time.Duration, error) {
-	const each = 100
+	const each = 200
 	before, err := processorTime(c.pid)
 	if err != nil {
 		return 0, err

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/loadlinehq/loadline/internal/version"
 )
 
 type commands struct {
@@ -19,6 +21,7 @@ type commands struct {
 	Health  healthCmd  `cmd:"" help:"Ask the instance on this machine whether it is ready; for containers."`
 
 	configFlag
+	Version kong.VersionFlag `help:"Print the version."`
 }
 
 func main() {
@@ -31,6 +34,7 @@ func main() {
 	command := kong.Parse(&commands{},
 		kong.Name("conduit"),
 		kong.Description("The RealWorld application on Go and PostgreSQL."),
+		kong.Vars{"version": "conduit " + version.String()},
 		kong.BindTo(ctx, (*context.Context)(nil)))
 	command.FatalIfErrorf(command.Run())
 }

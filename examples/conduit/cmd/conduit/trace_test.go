@@ -213,7 +213,7 @@ func lacks(spans []*otlp.Span, request string) string {
 		return "the request"
 	}
 	trace := spans[i].GetTraceId()
-	ofServers, handled, sent := 0, false, false
+	ofServers, handled, sent, published, invalidated := 0, false, false, false, false
 	for _, s := range spans {
 		here := bytes.Equal(s.GetTraceId(), trace)
 		switch {
@@ -221,6 +221,10 @@ func lacks(spans []*otlp.Span, request string) string {
 			ofServers++
 		case here && strings.HasPrefix(s.GetName(), "process "):
 			handled = true
+		case here && strings.HasPrefix(s.GetName(), "send "):
+			published = true
+		case here && s.GetName() == "cache invalidate":
+			invalidated = true
 		case s.GetName() == "send outbox":
 			sent = sent || slices.ContainsFunc(s.GetLinks(), func(l *otlp.Span_Link) bool { return bytes.Equal(l.GetTraceId(), trace) })
 		}
@@ -232,6 +236,10 @@ func lacks(spans []*otlp.Span, request string) string {
 		return "an event's handler"
 	case !sent:
 		return "a publication that names it"
+	case !published:
+		return "the publication of its event"
+	case !invalidated:
+		return "the invalidation of what is cached"
 	}
 	return ""
 }
