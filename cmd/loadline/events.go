@@ -25,11 +25,17 @@ type eventsCmd struct {
 // What makes a stream has all of them: by others it would be another stream.
 type meshFlags struct {
 	databaseFlag
+	driverFlags
+
+	Source string `default:"/" env:"LOADLINE_EVENTS_SOURCE" help:"Who writes the events, as CloudEvents has it."`
+}
+
+// driverFlags are what the driver of the broker needs.
+type driverFlags struct {
 	brokerFlags
 	streamFlags
 
-	Source string        `default:"/" env:"LOADLINE_EVENTS_SOURCE" help:"Who writes the events, as CloudEvents has it."`
-	Wait   time.Duration `default:"30s" env:"LOADLINE_EVENTS_WAIT" help:"How long to wait, at the start, for a database or a broker that is away."`
+	Wait time.Duration `default:"30s" env:"LOADLINE_EVENTS_WAIT" help:"How long to wait, at the start, for a database or a broker that is away."`
 }
 
 // brokerFlags lead to the broker.
@@ -59,15 +65,18 @@ type streamFlags struct {
 
 // missing reports what is not set.
 func (f *meshFlags) missing() error {
-	err := f.databaseFlag.missing()
+	return errors.Join(f.databaseFlag.missing(), f.driverFlags.missing())
+}
+
+func (f *driverFlags) missing() error {
 	if f.NATS == "" {
-		err = errors.Join(err, errors.New("--nats (variable NATS_URL) is not set: it is the broker, such as nats://127.0.0.1:4222"))
+		return errors.New("--nats (variable NATS_URL) is not set: it is the broker, such as nats://127.0.0.1:4222")
 	}
-	return err
+	return nil
 }
 
 // driver connects to the broker, and makes the streams or checks them.
-func (f *meshFlags) driver(ctx context.Context, log *slog.Logger, meters metric.MeterProvider) (*natsjs.Driver, error) {
+func (f *driverFlags) driver(ctx context.Context, log *slog.Logger, meters metric.MeterProvider) (*natsjs.Driver, error) {
 	c := natsjs.Config{
 		URL: f.NATS, Stream: f.Stream, DeadLetters: f.DeadLetters, Advisories: f.Advisories, SubjectPrefix: f.SubjectPrefix,
 		Replicas: f.Replicas, MaxAge: f.MaxAge, MaxBytes: int64(f.MaxBytes), MaxMessages: f.MaxMessages,

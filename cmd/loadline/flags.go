@@ -17,6 +17,7 @@ import (
 	"github.com/loadlinehq/loadline/internal/check"
 	"github.com/loadlinehq/loadline/internal/version"
 	"github.com/loadlinehq/loadline/outbox"
+	"github.com/loadlinehq/loadline/realtime"
 )
 
 // fieldTag names, at a flag, the field of a library's configuration that the flag sets.
@@ -33,6 +34,7 @@ func defaults() kong.Vars {
 		"on_poison":  string(outbox.Skip), "batch": strconv.Itoa(outbox.DefaultBatch), "poll": short(outbox.DefaultPoll),
 		"lease_ttl": short(outbox.DefaultLeaseTTL), "retention": short(outbox.DefaultRetention),
 		"rate": strconv.Itoa(outbox.DefaultRepublishRate), "check_timeout": short(check.DefaultTimeout),
+		"realtime_prefix": realtime.DefaultPrefix, "realtime_drain": short(realtime.DefaultDrain),
 		"version": "loadline " + version.String(),
 	}
 }

@@ -25,6 +25,7 @@ type cli struct {
 	Fault   faultCmd   `cmd:"" help:"Break something on purpose, and undo it."`
 	Dash    dashCmd    `cmd:"" help:"Show what several instances do now on one page: where requests go, and what is in the way."`
 	Config  configCmd  `cmd:"" help:"Show or check the configuration."`
+	Gateway gatewayCmd `cmd:"" help:"Serve browsers apart from the application."`
 	Events  eventsCmd  `cmd:"" help:"Relay events from the outbox to the broker, and drive them again."`
 	Migrate migrateCmd `cmd:"" help:"Make the tables of the packages that need some, in the schema loadline."`
 	Check   checkCmd   `cmd:"" help:"Ask the servers of any environment whether they are as they have to be."`

@@ -16,14 +16,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	exporter "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/sdk/metric"
-
-	"github.com/loadlinehq/loadline/outbox"
 )
 
-// monitor serves the metrics and the health of a relay's process.
+// monitor serves the metrics and the health of a process.
 type monitor struct {
 	meters  *metric.MeterProvider
-	relay   atomic.Pointer[outbox.Relay] // nil: it waits for its servers
+	state   atomic.Pointer[func() (state string, ok bool)] // nil: it waits for its servers
 	server  http.Server
 	serving sync.WaitGroup
 	failed  error // of serving
@@ -55,14 +53,15 @@ func newMonitor(ctx context.Context, addr string, log *slog.Logger) (*monitor, e
 	return m, nil
 }
 
-// health is 200 while the relay has the lease or stands by for it. A broker that is away
-// is none of its faults: starting the process again would not bring it back.
+// is says how the process is from now on.
+func (m *monitor) is(state func() (state string, ok bool)) { m.state.Store(&state) }
+
 func (m *monitor) health(w http.ResponseWriter, _ *http.Request) {
-	state := outbox.RelayState("starting")
-	if relay := m.relay.Load(); relay != nil {
-		state = relay.State()
+	state, ok := "starting", false
+	if f := m.state.Load(); f != nil {
+		state, ok = (*f)()
 	}
-	if state != outbox.Leading && state != outbox.StandingBy {
+	if !ok {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	fmt.Fprintln(w, state)

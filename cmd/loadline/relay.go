@@ -67,7 +67,11 @@ func (c *relayCmd) Run(ctx context.Context, command *kong.Context) (err error) {
 		return err
 	}
 	if m != nil {
-		m.relay.Store(relay)
+		// A broker that is away is none of its faults: starting the process again would not bring it back.
+		m.is(func() (string, bool) {
+			state := relay.State()
+			return string(state), state == outbox.Leading || state == outbox.StandingBy
+		})
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return driver.Run(ctx) })

@@ -1,0 +1,198 @@
+package realtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/centrifugal/centrifuge"
+
+	"github.com/loadlinehq/loadline/tenancy"
+)
+
+// handle answers what clients do.
+func (g *Gateway) handle() {
+	g.node.OnCommandRead(func(c *centrifuge.Client, _ centrifuge.CommandReadEvent) error {
+		if l := clientOf(c.Context()).commands; l != nil && !l.Allow() {
+			return centrifuge.DisconnectTooManyRequests
+		}
+		return nil
+	})
+	g.node.OnConnecting(g.connecting)
+	g.node.OnConnect(g.connected)
+}
+
+func (g *Gateway) connecting(ctx context.Context, e centrifuge.ConnectEvent) (centrifuge.ConnectReply, error) {
+	c, err := g.byToken(ctx, clientOf(ctx), e.Token)
+	if err != nil {
+		return centrifuge.ConnectReply{}, g.refusal(ctx, err)
+	}
+	ctx = withClient(ctx, c)
+	reply := centrifuge.ConnectReply{
+		Context:     ctx,
+		Credentials: &centrifuge.Credentials{UserID: c.who.id(), ExpireAt: c.who.expireAt(time.Now()), Info: c.who.Info},
+		// Who has shown a token has to show the next one.
+		ClientSideRefresh: !c.known,
+	}
+	if p := pollOf(ctx); p != nil {
+		reply.Credentials.ExpireAt = 0 // it is asked with each poll
+		reply.Subscriptions, err = g.pollable(ctx, p)
+	}
+	return reply, err
+}
+
+// refusal is what a client hears that is not let in.
+func (g *Gateway) refusal(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, ErrExpired):
+		return centrifuge.ErrorTokenExpired
+	case errors.Is(err, ErrUnauthenticated):
+		return centrifuge.DisconnectInvalidToken
+	}
+	g.log.WarnContext(ctx, "realtime: a client could not be authenticated", "error", err)
+	return centrifuge.ErrorInternal
+}
+
+func (g *Gateway) connected(c *centrifuge.Client) {
+	transport := c.Transport().Name()
+	g.metrics.connected(transport, 1)
+	c.OnDisconnect(func(e centrifuge.DisconnectEvent) {
+		g.metrics.connected(transport, -1)
+		g.metrics.disconnected(e.Code)
+	})
+	if pollOf(c.Context()) != nil {
+		return // it has no other commands
+	}
+	c.OnSubscribe(func(e centrifuge.SubscribeEvent, answer centrifuge.SubscribeCallback) {
+		if e.Type != centrifuge.SubscriptionTypeStream {
+			answer(centrifuge.SubscribeReply{}, centrifuge.ErrorNotAvailable)
+			return
+		}
+		options, err := g.admit(c.Context(), e.Channel)
+		answer(centrifuge.SubscribeReply{Options: options}, err)
+	})
+	c.OnPublish(func(e centrifuge.PublishEvent, answer centrifuge.PublishCallback) {
+		options, err := g.mayPublish(c.Context(), e.Channel, e.Data)
+		options.ClientInfo = e.ClientInfo
+		answer(centrifuge.PublishReply{Options: options}, err)
+	})
+	c.OnPresence(func(e centrifuge.PresenceEvent, answer centrifuge.PresenceCallback) {
+		answer(centrifuge.PresenceReply{}, g.mayAsk(c, e.Channel, func(n Namespace) bool { return n.Presence }))
+	})
+	c.OnPresenceStats(func(e centrifuge.PresenceStatsEvent, answer centrifuge.PresenceStatsCallback) {
+		answer(centrifuge.PresenceStatsReply{}, g.mayAsk(c, e.Channel, func(n Namespace) bool { return n.Presence }))
+	})
+	c.OnHistory(func(e centrifuge.HistoryEvent, answer centrifuge.HistoryCallback) {
+		answer(centrifuge.HistoryReply{}, g.mayAsk(c, e.Channel, func(n Namespace) bool { return n.History > 0 }))
+	})
+	c.OnRefresh(func(e centrifuge.RefreshEvent, answer centrifuge.RefreshCallback) { answer(g.refresh(c.Context(), e)) })
+}
+
+// refresh knows a client once more.
+func (g *Gateway) refresh(ctx context.Context, e centrifuge.RefreshEvent) (centrifuge.RefreshReply, error) {
+	c := clientOf(ctx)
+	var who Identity
+	var err error
+	switch {
+	case e.ClientSideRefresh && g.c.Token != nil:
+		who, err = g.c.Token(ctx, e.Token)
+	case c.again != nil:
+		who, err = g.c.Authenticate(c.again.WithContext(ctx))
+	default:
+		err = ErrUnauthenticated
+	}
+	if err == nil && !who.same(c.who) {
+		err = ErrUnauthenticated // what it listens to was allowed to another
+	}
+	switch {
+	case err == nil:
+		return centrifuge.RefreshReply{ExpireAt: who.expireAt(time.Now())}, nil
+	case errors.Is(err, ErrUnauthenticated), errors.Is(err, ErrExpired):
+		return centrifuge.RefreshReply{Expired: true}, nil
+	}
+	g.log.WarnContext(ctx, "realtime: a client could not be authenticated again", "error", err)
+	return centrifuge.RefreshReply{Expired: true}, nil // it comes back, and is asked then
+}
+
+// admit says how a client listens to a channel, or that it does not. Who is not allowed learns nothing of the channel.
+func (g *Gateway) admit(ctx context.Context, text string) (centrifuge.SubscribeOptions, error) {
+	channel, n, err := g.channel(ctx, text)
+	if err == nil {
+		err = g.permit(ctx, n.Subscribe, channel)
+	}
+	if err != nil {
+		return centrifuge.SubscribeOptions{}, err
+	}
+	if n.MaxSubscribers > 0 && g.node.Hub().NumSubscribers(text) >= n.MaxSubscribers {
+		return centrifuge.SubscribeOptions{}, centrifuge.ErrorLimitExceeded
+	}
+	options := centrifuge.SubscribeOptions{
+		EnableRecovery: n.History > 0, EnablePositioning: n.History > 0,
+		EmitPresence: n.Presence, EmitJoinLeave: n.JoinLeave, PushJoinLeave: n.JoinLeave,
+	}
+	if n.State {
+		options.RecoveryMode, options.AutoCacheRecover = centrifuge.RecoveryModeCache, true
+	}
+	return options, nil
+}
+
+// channel returns a channel of the client's tenant.
+func (g *Gateway) channel(ctx context.Context, text string) (Channel, Namespace, error) {
+	channel, err := ParseChannel(text)
+	n, ok := g.c.Namespaces[channel.Namespace]
+	if err != nil || !ok || channel.Tenant != clientOf(ctx).who.Tenant {
+		return channel, n, centrifuge.ErrorPermissionDenied
+	}
+	return channel, n, nil
+}
+
+// permit asks a permission.
+func (g *Gateway) permit(ctx context.Context, may Permission, c Channel) error {
+	if may == nil {
+		return centrifuge.ErrorPermissionDenied
+	}
+	ctx, cancel := context.WithTimeout(ctx, PermissionTimeout)
+	defer cancel()
+	if c.Tenant != "" {
+		var err error
+		if ctx, err = tenancy.With(ctx, c.Tenant); err != nil {
+			return centrifuge.ErrorPermissionDenied
+		}
+	}
+	switch err := may(ctx, clientOf(ctx).who, c); {
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrForbidden):
+		return centrifuge.ErrorPermissionDenied
+	default:
+		g.log.WarnContext(ctx, "realtime: a permission could not be asked", "namespace", c.Namespace, "error", err)
+		return centrifuge.ErrorInternal
+	}
+}
+
+// mayPublish says how a client publishes, or that it does not.
+func (g *Gateway) mayPublish(ctx context.Context, text string, data []byte) (options centrifuge.PublishOptions, err error) {
+	channel, n, err := g.channel(ctx, text)
+	if err == nil {
+		err = g.permit(ctx, n.Publish, channel)
+	}
+	if err != nil {
+		return options, err
+	}
+	// A client of the binary protocol may send anything, and what is no JSON breaks the messages of all others.
+	if !json.Valid(data) || len(data) > g.c.MaxMessageBytes {
+		return options, centrifuge.ErrorBadRequest
+	}
+	options.HistorySize, options.HistoryTTL = n.History, n.HistoryAge
+	return options, nil
+}
+
+// mayAsk is of what those are told that listen.
+func (g *Gateway) mayAsk(c *centrifuge.Client, text string, has func(Namespace) bool) error {
+	_, n, err := g.channel(c.Context(), text)
+	if err == nil && (!has(n) || !c.IsSubscribed(text)) {
+		err = centrifuge.ErrorPermissionDenied
+	}
+	return err
+}

@@ -1,0 +1,168 @@
+package realtime
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/centrifugal/centrifuge"
+)
+
+// Handler serves clients:
+//
+//	GET  /websocket      WebSocket
+//	GET  /sse            server-sent events, also by POST
+//	POST /stream         HTTP streaming
+//	POST /emulation      what clients of these two send
+//	POST /poll           long polling; see package realtime/js for its form
+//	POST /publish        what clients that poll send
+//	GET  /realtime.js    the browser's module
+//
+// Its connections are open for long: put it beside what bounds requests in time, and compresses answers.
+func (g *Gateway) Handler() http.Handler {
+	ping := centrifuge.PingPongConfig{PingInterval: g.c.Ping, PongTimeout: g.c.Ping / 3}
+	// Buffers are small, for most connections are idle, and their stacks as well: see docs/realtime.md for what that saves.
+	ws := centrifuge.NewWebsocketHandler(g.node, centrifuge.WebsocketConfig{
+		CheckOrigin:    func(*http.Request) bool { return true }, // it was checked
+		ReadBufferSize: 512, UseWriteBufferPool: true, ProcessCommandsOffReadLoop: true,
+		MessageSizeLimit: g.c.MaxMessageBytes, PingPongConfig: ping,
+	})
+	sse := centrifuge.NewSSEHandler(g.node, centrifuge.SSEConfig{PingPongConfig: ping, MaxRequestBodySize: g.c.MaxMessageBytes})
+	stream := centrifuge.NewHTTPStreamHandler(g.node, centrifuge.HTTPStreamConfig{PingPongConfig: ping, MaxRequestBodySize: g.c.MaxMessageBytes})
+	emulation := centrifuge.NewEmulationHandler(g.node, centrifuge.EmulationConfig{MaxRequestBodySize: g.c.MaxMessageBytes})
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /websocket", g.connects(func(w http.ResponseWriter, r *http.Request, c *client) {
+		// The connection outlives the request, and need not keep what is in its context.
+		ws.ServeHTTP(w, r.WithContext(withClient(context.Background(), c)))
+	}))
+	streams := func(h http.Handler) http.HandlerFunc {
+		return g.connects(func(w http.ResponseWriter, r *http.Request, c *client) {
+			unbounded(w)
+			h.ServeHTTP(w, r.WithContext(withClient(r.Context(), c)))
+		})
+	}
+	mux.HandleFunc("GET /sse", streams(sse))
+	mux.HandleFunc("POST /sse", streams(sse))
+	mux.HandleFunc("POST /stream", streams(stream))
+	mux.Handle("POST /emulation", emulation) // who knows a session's id has it
+	mux.HandleFunc("POST /poll", g.poll)
+	mux.HandleFunc("POST /publish", g.publishOnce)
+	mux.HandleFunc("GET /realtime.js", script)
+	return g.fromHere(mux)
+}
+
+// unbounded takes a server's timeouts off a connection that stays.
+func unbounded(w http.ResponseWriter) {
+	c := http.NewResponseController(w)
+	_ = c.SetReadDeadline(time.Time{}) // what has none cannot end by it
+	_ = c.SetWriteDeadline(time.Time{})
+}
+
+// connects lets a client in that may be, and for which there is room.
+func (g *Gateway) connects(next func(http.ResponseWriter, *http.Request, *client)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !g.room(w, r) {
+			return
+		}
+		c, ok := g.known(w, r)
+		if !ok {
+			return
+		}
+		g.metrics.handshake(r.Context(), accepted)
+		next(w, r, c)
+	}
+}
+
+// room reports whether one more client is taken, and answers it if not.
+func (g *Gateway) room(w http.ResponseWriter, r *http.Request) bool {
+	why := accepted
+	switch {
+	case g.draining.Load():
+		why = leaving
+	case g.c.MaxConnections > 0 && g.node.Hub().NumClients() >= g.c.MaxConnections:
+		why = full
+	case !g.handshakes.Allow():
+		why = tooFast
+	default:
+		return true
+	}
+	g.metrics.handshake(r.Context(), why)
+	w.Header().Set("Retry-After", strconv.Itoa(1+rand.IntN(5))) // not all together
+	refuse(w, http.StatusServiceUnavailable, why)
+	return false
+}
+
+// known says who a client is, and answers it if it is nobody.
+func (g *Gateway) known(w http.ResponseWriter, r *http.Request) (*client, bool) {
+	c, err := g.authenticate(r)
+	switch {
+	case err == nil:
+		c.commands = limiter(g.c.Commands, 2)
+		return c, true
+	case errors.Is(err, ErrUnauthenticated), errors.Is(err, ErrExpired):
+		g.metrics.handshake(r.Context(), stranger)
+		refuse(w, http.StatusUnauthorized, "not authenticated")
+	default:
+		g.log.WarnContext(r.Context(), "realtime: a client could not be authenticated", "error", err)
+		g.metrics.handshake(r.Context(), failed)
+		w.Header().Set("Retry-After", strconv.Itoa(1+rand.IntN(5)))
+		refuse(w, http.StatusServiceUnavailable, "who you are cannot be asked now")
+	}
+	return nil, false
+}
+
+func refuse(w http.ResponseWriter, status int, title string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = fmt.Fprintf(w, "{\"title\":%q,\"status\":%d}\n", title, status)
+}
+
+// fromHere refuses pages of other sites: a browser sends its cookies with what they ask for, and WebSockets know no other protection.
+func (g *Gateway) fromHere(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		origin := r.Header.Get("Origin")
+		switch site := r.Header.Get("Sec-Fetch-Site"); {
+		case slices.Contains(g.c.Origins, origin) && origin != "":
+			h := w.Header()
+			h.Set("Access-Control-Allow-Origin", origin)
+			h.Set("Access-Control-Allow-Credentials", "true")
+			h.Add("Vary", "Origin")
+			if r.Method == http.MethodOptions {
+				h.Set("Access-Control-Allow-Methods", "GET, POST")
+				h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
+				h.Set("Access-Control-Max-Age", "300")
+				w.WriteHeader(http.StatusNoContent)
+				return
+			}
+		case origin != "" && !sameHost(origin, r.Host), origin == "" && (site == "cross-site" || site == "same-site"):
+			g.metrics.handshake(r.Context(), elsewhere)
+			refuse(w, http.StatusForbidden, "pages of other sites may not connect")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func sameHost(origin, host string) bool {
+	u, err := url.Parse(origin)
+	return err == nil && u.Host != "" && u.Host == host
+}
+
+//go:embed js/realtime.js
+var module []byte
+
+func script(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
+	w.Header().Set("Cache-Control", "public, max-age=300")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	_, _ = w.Write(module)
+}
