@@ -4,11 +4,21 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/centrifugal/centrifuge"
+	"golang.org/x/time/rate"
 
 	"github.com/loadlinehq/loadline/tenancy"
+)
+
+const (
+	// maxAsking bounds the permissions of a connection that are asked beside each other.
+	maxAsking = 8
+	// A client that cannot be authenticated again is tried so often, so far apart.
+	maxUnsure = 10
+	unsureFor = 30 * time.Second
 )
 
 // handle answers what clients do.
@@ -34,12 +44,34 @@ func (g *Gateway) connecting(ctx context.Context, e centrifuge.ConnectEvent) (ce
 		Credentials: &centrifuge.Credentials{UserID: c.who.id(), ExpireAt: c.who.expireAt(time.Now()), Info: c.who.Info},
 		// Who has shown a token has to show the next one.
 		ClientSideRefresh: !c.known,
+		// What is brought to who comes back may be more than MaxQueueBytes, which is for those who do not read. The other transports would wait for
+		// themselves: they read commands where they write answers. See fits.
+		ReplyWithoutQueue: e.Transport.Name() == "websocket",
 	}
-	if p := pollOf(ctx); p != nil {
+	if !g.c.Keys.IsZero() {
+		reply.Data = []byte(`{"tokens":true}`) // the module asks for the latest one
+	}
+	if p := c.poll; p != nil {
+		if !g.asks(c, p.cost()) {
+			return reply, centrifuge.ErrorTooManyRequests
+		}
 		reply.Credentials.ExpireAt = 0 // it is asked with each poll
-		reply.Subscriptions, err = g.pollable(ctx, p)
+		reply.Subscriptions = g.pollable(ctx, p)
 	}
-	return reply, err
+	return reply, nil
+}
+
+// asks reports whether who has no connection may ask for so much.
+func (g *Gateway) asks(c *client, n int) bool {
+	key := c.who.id()
+	if key == "" && g.c.Address != nil {
+		key = "@" + c.address // no user's
+	}
+	if key == "" {
+		return true
+	}
+	l, _ := g.askers.ComputeIfAbsent(key, func() (*rate.Limiter, bool) { return g.commands(), false })
+	return l == nil || l.AllowN(time.Now(), n)
 }
 
 // refusal is what a client hears that is not let in.
@@ -64,13 +96,29 @@ func (g *Gateway) connected(c *centrifuge.Client) {
 	if pollOf(c.Context()) != nil {
 		return // it has no other commands
 	}
+	var asking atomic.Int64
 	c.OnSubscribe(func(e centrifuge.SubscribeEvent, answer centrifuge.SubscribeCallback) {
 		if e.Type != centrifuge.SubscriptionTypeStream {
 			answer(centrifuge.SubscribeReply{}, centrifuge.ErrorNotAvailable)
 			return
 		}
-		options, err := g.admit(c.Context(), e.Channel)
-		answer(centrifuge.SubscribeReply{Options: options}, err)
+		ask := func() {
+			options, err := g.admit(c.Context(), e.Channel)
+			if err == nil && options.EnableRecovery && transport != "websocket" && !g.fits(e.Channel) {
+				options.EnableRecovery = false // it is told to read anew
+			}
+			answer(centrifuge.SubscribeReply{Options: options}, err)
+		}
+		// A permission that takes long holds up neither signs of life nor other channels, unless there are many.
+		if asking.Add(1) > maxAsking {
+			asking.Add(-1)
+			ask()
+			return
+		}
+		go func() {
+			defer asking.Add(-1)
+			ask()
+		}()
 	})
 	c.OnPublish(func(e centrifuge.PublishEvent, answer centrifuge.PublishCallback) {
 		options, err := g.mayPublish(c.Context(), e.Channel, e.Data)
@@ -107,12 +155,17 @@ func (g *Gateway) refresh(ctx context.Context, e centrifuge.RefreshEvent) (centr
 	}
 	switch {
 	case err == nil:
+		c.unsure.Store(0)
 		return centrifuge.RefreshReply{ExpireAt: who.expireAt(time.Now())}, nil
 	case errors.Is(err, ErrUnauthenticated), errors.Is(err, ErrExpired):
 		return centrifuge.RefreshReply{Expired: true}, nil
 	}
 	g.log.WarnContext(ctx, "realtime: a client could not be authenticated again", "error", err)
-	return centrifuge.RefreshReply{Expired: true}, nil // it comes back, and is asked then
+	if c.unsure.Add(1) > maxUnsure {
+		return centrifuge.RefreshReply{Expired: true}, nil
+	}
+	// It was known before, and newcomers are not let in: who is there stays for a while.
+	return centrifuge.RefreshReply{ExpireAt: time.Now().Add(unsureFor).Unix()}, nil
 }
 
 // admit says how a client listens to a channel, or that it does not. Who is not allowed learns nothing of the channel.
@@ -135,6 +188,24 @@ func (g *Gateway) admit(ctx context.Context, text string) (centrifuge.SubscribeO
 		options.RecoveryMode, options.AutoCacheRecover = centrifuge.RecoveryModeCache, true
 	}
 	return options, nil
+}
+
+// fits reports whether what a channel keeps can be brought through the queue of a client. One that is cut off for it would come back for the same.
+func (g *Gateway) fits(text string) bool {
+	channel, _ := ParseChannel(text)
+	limit := centrifuge.NoLimit
+	if g.c.Namespaces[channel.Namespace].State {
+		limit = 1
+	}
+	h, err := g.node.History(text, centrifuge.WithHistoryFilter(centrifuge.HistoryFilter{Limit: limit, Reverse: true}))
+	if err != nil {
+		return true // as little can be brought
+	}
+	size := 0
+	for _, p := range h.Publications {
+		size += len(p.Data) + 256 // its place, tags and sender
+	}
+	return size < g.c.MaxQueueBytes/2
 }
 
 // channel returns a channel of the client's tenant.

@@ -34,8 +34,9 @@ const (
 	DefaultPollWait = 25 * time.Second
 	DefaultPing     = 25 * time.Second
 	// DefaultCheck is a guess of what a page may be behind.
-	DefaultCheck = 10 * time.Second
-	// DefaultDrain is less than the 30 s of Kubernetes.
+	DefaultCheck      = 10 * time.Second
+	DefaultDrainDelay = 5 * time.Second
+	// DefaultDrain is, with DrainDelay, less than the 30 s of Kubernetes.
 	DefaultDrain = 20 * time.Second
 	// DefaultLate is longer than five deliveries with their delays take.
 	DefaultLate = 10 * time.Minute
@@ -58,6 +59,9 @@ type Config struct {
 	// Token says who has a token, which a client sends when it connects and before it expires: [ErrUnauthenticated], [ErrExpired]. It has
 	// precedence over Authenticate for who sends one. Package realtime/jwtauth has one for JWT.
 	Token func(ctx context.Context, token string) (Identity, error)
+	// Address is what a client without a User is counted by where it polls or publishes without a connection, such as edge.ClientAddr's behind proxies.
+	// Default: only all together are, by MaxConnections.
+	Address func(r *http.Request) string
 	// Origins are other sites whose pages may connect, such as https://app.example.com. Default none but the one that the page is from:
 	// a page of anybody's could otherwise listen with the cookies of who looks at it.
 	Origins []string
@@ -78,7 +82,9 @@ type Config struct {
 	// MaxQueueBytes is what a client may leave unread before its connection ends; it comes back, and is given what it has missed from
 	// the history. Default 256 KiB.
 	MaxQueueBytes int
-	// Commands a second of a connection, and twice as many at once: who sends more is cut off. Default 50; negative: any number.
+	// Commands a second of a connection: who sends more is cut off. Twice as many come at once, or as many as a page needs that begins
+	// with MaxChannels. Of those without a connection it bounds polls, with one for each channel that they begin with, and what they publish; who
+	// asks for more is answered 429. Default 50; negative: any number.
 	Commands float64
 	// Handshakes a second of this gateway, and as many at once: more are answered 503, with a Retry-After. After a restart all clients
 	// come back. Default 500; negative: any number.
@@ -92,6 +98,9 @@ type Config struct {
 	Check time.Duration
 	// PollWait is how long a poll waits at most. Default 25 s.
 	PollWait time.Duration
+	// DrainDelay is how long Run goes on as before when its context ends, for load balancers to notice that Ready has. Default 5 s; negative:
+	// not at all.
+	DrainDelay time.Duration
 	// Drain is how long Run takes to send clients away, in even batches, when its context ends. Default 20 s. Below a second they all come
 	// to the other gateways at once.
 	Drain time.Duration
@@ -114,6 +123,7 @@ func (c Config) withDefaults() Config {
 	def(&c.Ping, DefaultPing)
 	def(&c.Check, DefaultCheck)
 	def(&c.PollWait, DefaultPollWait)
+	def(&c.DrainDelay, DefaultDrainDelay)
 	def(&c.Drain, DefaultDrain)
 	def(&c.Late, DefaultLate)
 	if c.Logger == nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/centrifugal/centrifuge"
+	"github.com/maypok86/otter/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 )
@@ -23,6 +24,8 @@ type Gateway struct {
 
 	metrics    *metrics
 	handshakes *rate.Limiter
+	askers     *otter.Cache[string, *rate.Limiter] // of those that have no connection
+	leaving    atomic.Bool                         // Run's context has ended
 	draining   atomic.Bool
 	closing    sync.Once
 	closed     error
@@ -37,7 +40,11 @@ func Open(ctx context.Context, c Config) (*Gateway, error) {
 		return nil, err
 	}
 	c = c.withDefaults()
-	g := &Gateway{c: c, log: c.Logger, handshakes: limiter(c.Handshakes, 1)}
+	askers, err := otter.New(&otter.Options[string, *rate.Limiter]{MaximumSize: maxAskers, ExpiryCalculator: otter.ExpiryAccessing[string, *rate.Limiter](time.Minute)})
+	if err != nil {
+		return nil, fmt.Errorf("realtime: %w", err)
+	}
+	g := &Gateway{c: c, log: c.Logger, handshakes: limiter(c.Handshakes, max(1, int(c.Handshakes))), askers: askers}
 	registry := prometheus.NewRegistry()
 	node, err := centrifuge.New(g.nodeConfig(registry))
 	if err != nil {
@@ -58,8 +65,8 @@ func Open(ctx context.Context, c Config) (*Gateway, error) {
 }
 
 func (g *Gateway) nodeConfig(registry *prometheus.Registry) centrifuge.Config {
-	// Who comes back after that much longer than the longest history finds nothing anyway.
-	meta := 24 * time.Hour
+	// Who comes back later finds nothing anyway. While somebody listens it is kept. A name that somebody asks for is there for that long, too.
+	meta := minMeta
 	for _, n := range g.c.Namespaces {
 		meta = max(meta, 2*n.HistoryAge)
 	}
@@ -78,17 +85,26 @@ func (g *Gateway) nodeConfig(registry *prometheus.Registry) centrifuge.Config {
 		ChannelMaxLength:           MaxChannelLength,
 		HistoryMaxPublicationLimit: maxAsked,
 		HistoryMetaTTL:             meta,
-		// After a restart all clients ask for the history of the same channels.
-		UseSingleFlight: true,
+		// More is read anew, for it would take as long.
+		RecoveryMaxPublicationLimit: maxAsked,
 		Metrics: centrifuge.MetricsConfig{RegistererGatherer: registry, GetChannelNamespaceLabel: func(text string) string {
 			c, _ := ParseChannel(text)
+			if _, ok := g.c.Namespaces[c.Namespace]; !ok {
+				return "" // a client's own word would be a series for ever
+			}
 			return c.Namespace
 		}},
 	}
 }
 
-// maxAsked bounds one answer of those that ask for history themselves.
-const maxAsked = 1000
+const (
+	// maxAsked bounds what is brought at once to who comes back, and to who asks for history himself.
+	maxAsked = 1000
+	// minMeta is how long the place of a channel is remembered that nobody listens to.
+	minMeta = 10 * time.Minute
+	// maxAskers bounds those without a connection whose rate is known.
+	maxAskers = 20_000
+)
 
 // share has the channels in Redis.
 func (g *Gateway) share(ctx context.Context) error {
@@ -105,11 +121,11 @@ func (g *Gateway) share(ctx context.Context) error {
 		}
 		g.shards = append(g.shards, shard)
 	}
-	broker, err := centrifuge.NewRedisBroker(g.node, centrifuge.RedisBrokerConfig{Prefix: g.c.Prefix, Shards: g.shards})
+	shared, err := centrifuge.NewRedisBroker(g.node, centrifuge.RedisBrokerConfig{Prefix: g.c.Prefix, Shards: g.shards})
 	if err != nil {
 		return fmt.Errorf("realtime: %w", err)
 	}
-	g.node.SetBroker(broker)
+	g.node.SetBroker(&broker{RedisBroker: shared})
 	presence, err := centrifuge.NewRedisPresenceManager(g.node, centrifuge.RedisPresenceManagerConfig{Prefix: g.c.Prefix, Shards: g.shards, PresenceTTL: 3 * g.c.Check})
 	if err != nil {
 		return fmt.Errorf("realtime: %w", err)
@@ -118,10 +134,13 @@ func (g *Gateway) share(ctx context.Context) error {
 	return nil
 }
 
+// lostEmulation is said of each command that a client sends after its gateway has gone.
+const lostEmulation = "error processing emulation request"
+
 // logged passes on what centrifuge says: its errors are those of single clients, too.
 func (g *Gateway) logged(e centrifuge.LogEntry) {
 	level := slog.LevelDebug
-	if e.Level >= centrifuge.LogLevelWarn {
+	if e.Level >= centrifuge.LogLevelWarn && e.Message != lostEmulation {
 		level = slog.LevelWarn
 	}
 	if !g.log.Enabled(context.Background(), level) {
@@ -129,20 +148,30 @@ func (g *Gateway) logged(e centrifuge.LogEntry) {
 	}
 	attributes := make([]slog.Attr, 0, len(e.Fields))
 	for name, value := range e.Fields {
-		attributes = append(attributes, slog.Any(name, value))
+		switch name {
+		case "req", "data", "command", "push", "reply": // what a client has sent or is sent: it may be a token
+		default:
+			attributes = append(attributes, slog.Any(name, value))
+		}
 	}
 	g.log.LogAttrs(context.Background(), level, "realtime: "+e.Message, attributes...)
 }
 
-// limiter has a burst of so many seconds. A rate below nothing is none.
-func limiter(perSecond, seconds float64) *rate.Limiter {
+// limiter: a rate below nothing is none.
+func limiter(perSecond float64, burst int) *rate.Limiter {
 	if perSecond < 0 {
 		return rate.NewLimiter(rate.Inf, 0)
 	}
-	return rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond*seconds)))
+	return rate.NewLimiter(rate.Limit(perSecond), burst)
 }
 
-// Disconnect ends the connections of a user at all gateways, who may not come back by himself: after a logout, say.
+// commands is what a client may send: a page that begins listens to all its channels at once, and asks each for its latest publication.
+func (g *Gateway) commands() *rate.Limiter {
+	return limiter(g.c.Commands, max(int(2*g.c.Commands), 2*g.c.MaxChannels+32))
+}
+
+// Disconnect ends the connections of a user at all gateways, and has the module not come back: after a logout, say. What the user has shown must not be
+// taken any more: who polls has no connection between two polls.
 func (g *Gateway) Disconnect(_ context.Context, tenant, user string) error {
 	return g.node.Disconnect(Identity{User: user, Tenant: tenant}.id(), centrifuge.WithCustomDisconnect(centrifuge.DisconnectForceNoReconnect))
 }
@@ -155,19 +184,22 @@ func (g *Gateway) Unsubscribe(_ context.Context, user string, c Channel) error {
 	return g.node.Unsubscribe(Identity{User: user, Tenant: c.Tenant}.id(), c.String())
 }
 
-// Run waits until ctx is done, and then drains: new clients are refused, so that they go to other gateways, and those that are there are sent away
-// in even batches over Config.Drain. It returns when all have gone. Take the gateway out of the load balancer before: see Ready.
+// Run waits until ctx is done, and then drains: it is not [Gateway.Ready] any more, goes on for Config.DrainDelay, refuses new clients, so that they
+// go to other gateways, and sends those that are there away in even batches over Config.Drain. It returns when all have gone.
 func (g *Gateway) Run(ctx context.Context) error {
 	<-ctx.Done()
+	g.leaving.Store(true)
+	time.Sleep(g.c.DrainDelay)
 	g.drain()
 	return g.Close()
 }
 
-// Ready reports whether new clients are taken.
-func (g *Gateway) Ready() bool { return !g.draining.Load() }
+// Ready reports whether new clients should come here. It is for readiness checks.
+func (g *Gateway) Ready() bool { return !g.leaving.Load() && !g.draining.Load() }
 
 // Close ends all connections at once.
 func (g *Gateway) Close() error {
+	g.leaving.Store(true)
 	g.draining.Store(true)
 	g.closing.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
@@ -177,6 +209,7 @@ func (g *Gateway) Close() error {
 			shard.Close()
 		}
 		g.metrics.close()
+		g.askers.StopAllGoroutines()
 		if err != nil {
 			g.closed = fmt.Errorf("realtime: not all clients have gone: %w", err)
 		}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -200,7 +202,12 @@ func TestMuchIsRecovered(t *testing.T) {
 	t.Parallel()
 	everywhere(t, func(t *testing.T, where func(*realtime.Config)) {
 		g := open(t, quiet(where))
-		c := g.connect(t, as("ann", ""))
+		var cut atomic.Int64
+		c := g.connect(t, as("ann", ""), func(e client.ConnectingEvent) {
+			if e.Code != 0 { // not by itself
+				cut.Add(1)
+			}
+		})
 		l := listen(t, c, "article:a")
 		if err := c.Disconnect(); err != nil {
 			t.Fatal(err)
@@ -213,6 +220,10 @@ func TestMuchIsRecovered(t *testing.T) {
 			t.Fatal(err)
 		}
 		until(t, "it has a megabyte", func() bool { l.mu.Lock(); defer l.mu.Unlock(); return len(l.heard) == 100 })
+		time.Sleep(200 * time.Millisecond)
+		if cut.Load() > 0 || l.lost > 0 {
+			t.Errorf("it was cut off %d times, and told %d times that something is lost", cut.Load(), l.lost)
+		}
 	})
 }
 
@@ -227,8 +238,11 @@ func TestDrain(t *testing.T) {
 	gone := make(chan time.Time, 10*clients)
 	var all []*listener
 	for i := range clients {
-		c := (&gateway{Server: front}).connect(t, as(fmt.Sprint("user", i), ""))
-		c.OnConnecting(func(client.ConnectingEvent) { gone <- time.Now() })
+		c := (&gateway{Server: front}).connect(t, as(fmt.Sprint("user", i), ""), func(e client.ConnectingEvent) {
+			if e.Code != 0 { // not by itself
+				gone <- time.Now()
+			}
+		})
 		all = append(all, listen(t, c, "article:a"))
 	}
 	began := time.Now()
@@ -271,6 +285,33 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// Two gateways of one process that share nothing have channels of the same name, and neither is given what the other keeps.
+func TestGatewaysApart(t *testing.T) {
+	t.Parallel()
+	one, two := open(t, quiet(inRedis(t))), open(t, quiet(inRedis(t)))
+	one.publish(t, "state:same", "one")
+	two.publish(t, "state:same", "two")
+	wrong := make(chan string, 1000)
+	var asking sync.WaitGroup
+	for n := range 8 {
+		g, want := one, `"one"`
+		if n%2 == 1 {
+			g, want = two, `"two"`
+		}
+		asking.Go(func() {
+			for i := range 50 {
+				if got := g.poll(t, as(fmt.Sprint(n, "-", i), ""), `{"channels":{"state:same":{}}}`).data("state:same"); got != want {
+					wrong <- got
+				}
+			}
+		})
+	}
+	asking.Wait()
+	if len(wrong) > 0 {
+		t.Errorf("%d answers are another gateway's: %s", len(wrong), <-wrong)
+	}
+}
+
 // Who has logged out hears nothing any more, at any gateway.
 func TestDisconnect(t *testing.T) {
 	t.Parallel()
@@ -284,8 +325,17 @@ func TestDisconnect(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "it does not listen any more", removed.isDenied)
+	polled := make(chan answer, 1)
+	where2 := two.poll(t, as("ann", "acme"), `{"channels":{"acme/article:a":{}}}`).Channels["acme/article:a"]
+	go func() {
+		polled <- two.poll(t, as("ann", "acme"), fmt.Sprintf(`{"channels":{"acme/article:a":{"offset":%d,"epoch":%q}}}`, where2.Offset, where2.Epoch))
+	}()
+	time.Sleep(300 * time.Millisecond)
 	if err := one.Disconnect(t.Context(), "acme", "ann"); err != nil {
 		t.Fatal(err)
+	}
+	if a := <-polled; a.Status != http.StatusUnauthorized {
+		t.Errorf("a poll goes on: %+v", a)
 	}
 	until(t, "it is disconnected for good", func() bool { return c.State() == client.StateDisconnected })
 	one.publish(t, "article:a", 1)

@@ -1,10 +1,11 @@
 package realtime
 
 import (
+	"bytes"
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -32,7 +33,7 @@ func (g *Gateway) Handler() http.Handler {
 	ws := centrifuge.NewWebsocketHandler(g.node, centrifuge.WebsocketConfig{
 		CheckOrigin:    func(*http.Request) bool { return true }, // it was checked
 		ReadBufferSize: 512, UseWriteBufferPool: true, ProcessCommandsOffReadLoop: true,
-		MessageSizeLimit: g.c.MaxMessageBytes, PingPongConfig: ping,
+		MessageSizeLimit: g.c.MaxMessageBytes, PingPongConfig: ping, WriteTimeout: writeTimeout,
 	})
 	sse := centrifuge.NewSSEHandler(g.node, centrifuge.SSEConfig{PingPongConfig: ping, MaxRequestBodySize: g.c.MaxMessageBytes})
 	stream := centrifuge.NewHTTPStreamHandler(g.node, centrifuge.HTTPStreamConfig{PingPongConfig: ping, MaxRequestBodySize: g.c.MaxMessageBytes})
@@ -45,8 +46,14 @@ func (g *Gateway) Handler() http.Handler {
 	}))
 	streams := func(h http.Handler) http.HandlerFunc {
 		return g.connects(func(w http.ResponseWriter, r *http.Request, c *client) {
+			body, ok := g.body(w, r)
+			if !ok {
+				return
+			}
+			r = r.WithContext(withClient(r.Context(), c))
+			r.Body = io.NopCloser(bytes.NewReader(body))
 			unbounded(w)
-			h.ServeHTTP(w, r.WithContext(withClient(r.Context(), c)))
+			h.ServeHTTP(w, r)
 		})
 	}
 	mux.HandleFunc("GET /sse", streams(sse))
@@ -59,6 +66,22 @@ func (g *Gateway) Handler() http.Handler {
 	return g.fromHere(mux)
 }
 
+const (
+	// readTimeout is for a body, and writeTimeout for what is brought to who comes back.
+	readTimeout  = 10 * time.Second
+	writeTimeout = 10 * time.Second
+)
+
+// body reads what a client sends, or answers it.
+func (g *Gateway) body(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(g.c.MaxMessageBytes)))
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "the body is too long, or does not come")
+	}
+	return body, err == nil
+}
+
 // unbounded takes a server's timeouts off a connection that stays.
 func unbounded(w http.ResponseWriter) {
 	c := http.NewResponseController(w)
@@ -69,7 +92,7 @@ func unbounded(w http.ResponseWriter) {
 // connects lets a client in that may be, and for which there is room.
 func (g *Gateway) connects(next func(http.ResponseWriter, *http.Request, *client)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if !g.room(w, r) {
+		if !g.room(w, r, true) {
 			return
 		}
 		c, ok := g.known(w, r)
@@ -81,23 +104,25 @@ func (g *Gateway) connects(next func(http.ResponseWriter, *http.Request, *client
 	}
 }
 
-// room reports whether one more client is taken, and answers it if not.
-func (g *Gateway) room(w http.ResponseWriter, r *http.Request) bool {
-	why := accepted
+// room reports whether one more client is taken, which may be one of those that come, and answers it if not.
+func (g *Gateway) room(w http.ResponseWriter, r *http.Request, comes bool) bool {
 	switch {
 	case g.draining.Load():
-		why = leaving
+		g.full(w, r, leaving)
 	case g.c.MaxConnections > 0 && g.node.Hub().NumClients() >= g.c.MaxConnections:
-		why = full
-	case !g.handshakes.Allow():
-		why = tooFast
+		g.full(w, r, full)
+	case comes && !g.handshakes.Allow():
+		g.full(w, r, tooFast)
 	default:
 		return true
 	}
+	return false
+}
+
+func (g *Gateway) full(w http.ResponseWriter, r *http.Request, why string) {
 	g.metrics.handshake(r.Context(), why)
 	w.Header().Set("Retry-After", strconv.Itoa(1+rand.IntN(5))) // not all together
 	refuse(w, http.StatusServiceUnavailable, why)
-	return false
 }
 
 // known says who a client is, and answers it if it is nobody.
@@ -105,7 +130,7 @@ func (g *Gateway) known(w http.ResponseWriter, r *http.Request) (*client, bool) 
 	c, err := g.authenticate(r)
 	switch {
 	case err == nil:
-		c.commands = limiter(g.c.Commands, 2)
+		c.commands = g.commands()
 		return c, true
 	case errors.Is(err, ErrUnauthenticated), errors.Is(err, ErrExpired):
 		g.metrics.handshake(r.Context(), stranger)
@@ -155,14 +180,4 @@ func (g *Gateway) fromHere(next http.Handler) http.Handler {
 func sameHost(origin, host string) bool {
 	u, err := url.Parse(origin)
 	return err == nil && u.Host != "" && u.Host == host
-}
-
-//go:embed js/realtime.js
-var module []byte
-
-func script(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
-	w.Header().Set("Cache-Control", "public, max-age=300")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	_, _ = w.Write(module)
 }

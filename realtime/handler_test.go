@@ -143,13 +143,11 @@ func TestHandshakes(t *testing.T) {
 // A connection that sends too much ends.
 func TestCommands(t *testing.T) {
 	t.Parallel()
-	g := open(t, quiet(func(c *realtime.Config) { c.Commands = 5 }))
-	c := g.connect(t, as("ann", ""))
+	g := open(t, quiet(func(c *realtime.Config) { c.Commands, c.MaxChannels = 5, 4 }))
 	cut := make(chan uint32, 100)
-	c.OnConnecting(func(e client.ConnectingEvent) {
-		select {
-		case cut <- e.Code:
-		default:
+	c := g.connect(t, as("ann", ""), func(e client.ConnectingEvent) {
+		if e.Code != 0 && len(cut) < cap(cut) {
+			cut <- e.Code
 		}
 	})
 	for range 100 {
@@ -169,7 +167,7 @@ func TestCommands(t *testing.T) {
 // Sessions are asked again before they end, and who has none any more is cut off; who shows tokens shows newer ones.
 func TestExpiry(t *testing.T) {
 	t.Parallel()
-	var asked, ended atomic.Int64
+	var asked, ended, unknown atomic.Int64
 	g := open(t, quiet(func(c *realtime.Config) {
 		c.Authenticate = func(r *http.Request) (realtime.Identity, error) {
 			who, err := known(r)
@@ -179,6 +177,10 @@ func TestExpiry(t *testing.T) {
 			asked.Add(1)
 			if ended.Load() > 0 {
 				return who, realtime.ErrUnauthenticated
+			}
+			if asked.Load() == 2 { // the first time that it is asked again
+				unknown.Add(1)
+				return who, errors.New("the database is away")
 			}
 			who = realtime.Identity{User: strings.TrimPrefix(r.Header.Get("Cookie"), "user="), Expires: time.Now().Add(2 * time.Second)}
 			return who, nil
@@ -195,11 +197,16 @@ func TestExpiry(t *testing.T) {
 	}))
 	session := g.connect(t, http.Header{"Cookie": {"user=ann"}})
 	l := listen(t, session, "user:ann")
-	until(t, "the session is asked again", func() bool { return asked.Load() >= 3 })
+	until(t, "the session is asked again", func() bool { return asked.Load() >= 2 })
+	if unknown.Load() != 1 || session.State() != client.StateConnected {
+		t.Errorf("while nobody can be asked, who was known is %v", session.State())
+	}
 	g.publish(t, "user:ann", 1)
 	until(t, "it goes on", func() bool { return l.all() == "1" })
+	second := g.connect(t, http.Header{"Cookie": {"user=ann"}})
+	until(t, "it is asked again", func() bool { return asked.Load() >= 4 })
 	ended.Store(1)
-	until(t, "it is cut off", func() bool { return session.State() != client.StateConnected })
+	until(t, "it is cut off", func() bool { return second.State() != client.StateConnected })
 
 	var given atomic.Int64
 	given.Store(-1)
@@ -240,6 +247,24 @@ func TestModule(t *testing.T) {
 	body, err := io.ReadAll(response.Body)
 	if err != nil || !strings.Contains(string(body), "export class Realtime") || !strings.HasPrefix(response.Header.Get("Content-Type"), "text/javascript") {
 		t.Errorf("%v, %v, %.100s", err, response.Header, body)
+	}
+	r, _ := http.NewRequest(http.MethodGet, g.URL+"/rt/realtime.js", nil)
+	r.Header.Set("Accept-Encoding", "gzip") // and it is not undone
+	compressed, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer compressed.Body.Close()
+	if body, _ = io.ReadAll(compressed.Body); len(body) < 1000 || len(body) >= 5000 || compressed.Header.Get("Content-Encoding") != "gzip" {
+		t.Errorf("%d bytes, %v", len(body), compressed.Header)
+	}
+	r.Header.Set("If-None-Match", compressed.Header.Get("ETag"))
+	again, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _ = again.Body.Close(); again.StatusCode != http.StatusNotModified {
+		t.Errorf("what the browser has is sent again: %d", again.StatusCode)
 	}
 }
 

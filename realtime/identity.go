@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -82,6 +83,8 @@ type client struct {
 
 	commands *rate.Limiter
 	poll     *poll // nil: it has another transport
+	address  string
+	unsure   atomic.Int32 // how often it could not be asked again since it was known
 }
 
 type clientKey struct{}
@@ -114,20 +117,24 @@ func remembered(r *http.Request) *http.Request {
 
 // authenticate knows who has sent a request, unless a token is to say so.
 func (g *Gateway) authenticate(r *http.Request) (*client, error) {
+	address := ""
+	if g.c.Address != nil {
+		address = g.c.Address(r)
+	}
 	if g.c.Authenticate == nil {
-		return &client{}, nil
+		return &client{address: address}, nil
 	}
 	who, err := g.c.Authenticate(r)
 	if err == nil {
 		err = who.check()
 	}
 	if err != nil {
-		if g.c.Token != nil && errors.Is(err, ErrUnauthenticated) {
-			return &client{}, nil // it may have a token
+		if g.c.Token != nil && (errors.Is(err, ErrUnauthenticated) || errors.Is(err, ErrExpired)) {
+			return &client{address: address}, nil // it may have a token
 		}
 		return nil, err
 	}
-	c := &client{who: who, known: true}
+	c := &client{who: who, known: true, address: address}
 	if !who.Expires.IsZero() {
 		c.again = remembered(r)
 	}
@@ -151,5 +158,5 @@ func (g *Gateway) byToken(ctx context.Context, c *client, token string) (*client
 	if err != nil {
 		return nil, err
 	}
-	return &client{who: who, commands: c.commands, poll: c.poll}, nil
+	return &client{who: who, commands: c.commands, poll: c.poll, address: c.address}, nil
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	client "github.com/centrifugal/centrifuge-go"
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.uber.org/goleak"
 
 	"github.com/loadlinehq/loadline/internal/stack"
@@ -47,7 +49,7 @@ type gateway struct {
 
 func quiet(change ...func(*realtime.Config)) realtime.Config {
 	c := realtime.Config{
-		Authenticate: known, Logger: slog.New(slog.DiscardHandler), Drain: 100 * time.Millisecond,
+		Authenticate: known, Logger: slog.New(slog.DiscardHandler), DrainDelay: -1, Drain: 100 * time.Millisecond,
 		Namespaces: map[string]realtime.Namespace{
 			"article": {Subscribe: realtime.Anyone, History: 100, HistoryAge: time.Minute, Presence: true},
 			"user":    {Subscribe: realtime.Own, History: 10, HistoryAge: time.Minute},
@@ -74,8 +76,14 @@ func open(t testing.TB, c realtime.Config) *gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serve(t, g, g.Handler())
+}
+
+// serve runs a gateway, and ends it in order.
+func serve(t testing.TB, g *realtime.Gateway, handler http.Handler) *gateway {
+	t.Helper()
 	mux := http.NewServeMux()
-	mux.Handle("/rt/", http.StripPrefix("/rt", g.Handler()))
+	mux.Handle("/rt/", http.StripPrefix("/rt", handler))
 	server := httptest.NewServer(mux)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -113,10 +121,13 @@ func as(user, tenant string) http.Header {
 }
 
 // connect is a client by WebSocket.
-func (g *gateway) connect(t testing.TB, header http.Header) *client.Client {
+func (g *gateway) connect(t testing.TB, header http.Header, connecting ...func(client.ConnectingEvent)) *client.Client {
 	t.Helper()
 	c := client.NewJsonClient("ws"+strings.TrimPrefix(g.URL, "http")+"/rt/websocket", client.Config{Header: header, MinReconnectDelay: time.Millisecond, MaxReconnectDelay: 50 * time.Millisecond})
 	t.Cleanup(c.Close)
+	for _, f := range connecting {
+		c.OnConnecting(f)
+	}
 	if err := c.Connect(); err != nil {
 		t.Fatal(err)
 	}
@@ -133,6 +144,30 @@ type listener struct {
 	lost    int // how often what was missed was not brought
 	tags    map[string]string
 	settled chan struct{}
+}
+
+// collect is what the metrics are now, by name and attributes.
+func collect(t testing.TB, reader *metric.ManualReader) map[string]int64 {
+	t.Helper()
+	var all metricdata.ResourceMetrics
+	if err := reader.Collect(t.Context(), &all); err != nil {
+		t.Fatal(err)
+	}
+	found := make(map[string]int64)
+	for _, s := range all.ScopeMetrics {
+		for _, m := range s.Metrics {
+			if sum, ok := m.Data.(metricdata.Sum[int64]); ok {
+				for _, p := range sum.DataPoints {
+					name := strings.TrimPrefix(m.Name, "loadline.realtime.")
+					for _, a := range p.Attributes.ToSlice() {
+						name += " " + a.Value.AsString()
+					}
+					found[name] = p.Value
+				}
+			}
+		}
+	}
+	return found
 }
 
 func listen(t testing.TB, c *client.Client, channel string) *listener {
@@ -201,14 +236,15 @@ type answer struct {
 		Offset       uint64
 		Epoch        string
 		Recovered    bool
+		Token        string
 		Publications []struct {
 			Data   json.RawMessage
 			Offset uint64
 			Tags   map[string]string
 		}
 	}
-	Denied []string
-	Title  string
+	Denied, Later []string
+	Title         string
 }
 
 func (g *gateway) poll(t testing.TB, header http.Header, body string) (a answer) {

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"runtime"
 	"strings"
@@ -133,8 +132,8 @@ func TestDrainOfMany(t *testing.T) {
 	where := inRedis(t)
 	var upgrades [120]atomic.Int64 // in each second
 	began := time.Now()
-	var current atomic.Pointer[httptest.Server]
-	start := func() (*realtime.Gateway, func(), *httptest.Server) {
+	var current atomic.Pointer[gateway]
+	start := func() *gateway {
 		g, err := realtime.Open(context.Background(), quiet(where, func(c *realtime.Config) {
 			c.Drain, c.Handshakes, c.MaxConnectionsPerUser = drain, handshakes, -1
 		}))
@@ -142,25 +141,11 @@ func TestDrainOfMany(t *testing.T) {
 			t.Fatal(err)
 		}
 		handler := g.Handler()
-		mux := http.NewServeMux()
-		mux.Handle("/rt/", http.StripPrefix("/rt", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		return serve(t, g, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			handler.ServeHTTP(&counted{ResponseWriter: w, upgraded: func() { upgrades[min(119, int(time.Since(began).Seconds()))].Add(1) }}, r)
-		})))
-		server := httptest.NewServer(mux)
-		ctx, cancel := context.WithCancel(context.Background())
-		ended := make(chan error, 1)
-		go func() { ended <- g.Run(ctx) }()
-		stop := sync.OnceFunc(func() {
-			cancel()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-			server.Close()
-		})
-		t.Cleanup(stop)
-		return g, stop, server
+		}))
 	}
-	_, stopFirst, first := start()
+	first := start()
 	current.Store(first)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -190,13 +175,13 @@ func TestDrainOfMany(t *testing.T) {
 
 	number := int64(0)
 	for range 2 {
-		g, stop, next := start()
+		next, before := start(), current.Load()
 		drained := make(chan struct{})
 		current.Store(next) // as a load balancer does when readiness ends
-		go func() { stopFirst(); close(drained) }()
+		go func() { before.stop(); close(drained) }()
 		for done := false; !done; {
 			number++
-			if err := g.Publish(ctx, realtime.Publication{Channel: realtime.Channel{Namespace: "article", Name: "a"}, Data: number}); err != nil {
+			if err := next.Publish(ctx, realtime.Publication{Channel: realtime.Channel{Namespace: "article", Name: "a"}, Data: number}); err != nil {
 				t.Fatal(err)
 			}
 			select {
@@ -206,7 +191,6 @@ func TestDrainOfMany(t *testing.T) {
 			}
 		}
 		wait("after a drain", func() bool { return online() == clients })
-		stopFirst = stop
 	}
 	wait("all have heard the last one", func() bool {
 		for _, p := range all {

@@ -39,13 +39,14 @@ var transports = [...]string{"websocket", "sse", "http_stream", "poll"}
 //	loadline.realtime.messages                            that were sent to clients
 //	loadline.realtime.recoveries{outcome}                 of those that came back: recovered, lost
 type metrics struct {
+	registry                              *prometheus.Registry // of centrifuge
 	publications, handshakes, disconnects metric.Int64Counter
 	connections                           [len(transports)]atomic.Int64
 	registration                          metric.Registration
 }
 
 func newMetrics(g *Gateway, registry *prometheus.Registry, provider metric.MeterProvider) (*metrics, error) {
-	m := &metrics{}
+	m := &metrics{registry: registry}
 	meter := provider.Meter(scope)
 	var errs [8]error
 	m.publications, errs[0] = meter.Int64Counter("loadline.realtime.publications", metric.WithUnit("{publication}"), metric.WithDescription("What became of publications of the application."))

@@ -17,7 +17,8 @@ type Permission = func(ctx context.Context, who Identity, c Channel) error
 // PermissionTimeout bounds what a [Permission] may ask of databases.
 const PermissionTimeout = 5 * time.Second
 
-// Anyone is allowed, those who are not known among them.
+// Anyone is allowed, those who are not known among them. Who listens to a name that nothing is published to leaves a key in Redis for a while, so
+// that a Permission which knows what there is may be better.
 func Anyone(context.Context, Identity, Channel) error { return nil }
 
 // Known is who has a User.
@@ -45,7 +46,8 @@ type Namespace struct {
 
 	// History is how many publications are kept for who comes back, and HistoryAge for how long: both, or none. Without it nothing that
 	// was missed is brought, and long polling, which misses something between any two polls, is refused. It should be longer than
-	// a restart of all gateways takes, with a reconnect: some minutes.
+	// a restart of all gateways takes, with a reconnect: some minutes. All of it together should be what a client reads in some seconds: History
+	// is 1,000 at most.
 	History    int
 	HistoryAge time.Duration
 	// State: each publication is the whole state, so that the latest one alone is brought, to who subscribes first as well, and one
@@ -81,4 +83,4 @@ func (n Namespace) validate(name string) (errs []error) {
 	return errs
 }
 
-const maxHistory = 10_000
+const maxHistory = maxAsked

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/centrifugal/centrifuge"
+	"golang.org/x/sync/errgroup"
 )
 
 // position is how far a client is in a channel. Without an epoch it begins now.
@@ -28,14 +29,18 @@ type pollRequest struct {
 // pollAnswer is where the client is now. It comes at once for who has a channel without a position, and for who has missed something.
 type pollAnswer struct {
 	Channels map[string]*polled `json:"channels"`
-	Denied   []string           `json:"denied,omitempty"`
+	// Denied are channels that are not for this client, and Later those of which that cannot be said now, or that are full.
+	Denied []string `json:"denied,omitempty"`
+	Later  []string `json:"later,omitempty"`
 }
 
 type polled struct {
 	position
-	// Recovered: what is new since the client's position is all here. If not, it reads anew what the channel is about.
+	// Recovered: what is new since the client's position is here, or will be by the next polls. If not, it reads anew what the channel is about.
 	Recovered    bool          `json:"recovered"`
 	Publications []publication `json:"publications,omitempty"`
+	// Token is that of the latest publication, for who reads anew.
+	Token string `json:"token,omitempty"`
 }
 
 // publication is as the protocol of centrifuge has it.
@@ -46,32 +51,56 @@ type publication struct {
 	Info   json.RawMessage   `json:"info,omitempty"`
 }
 
+// maxAnswer bounds the publications of one answer, in bytes, but for the last of them. The next poll is brought the rest.
+const maxAnswer = 1 << 20
+
 // poll is one.
 type poll struct {
 	channels map[string]position
-	denied   []string
+
+	mu            sync.Mutex
+	denied, later []string
 }
 
 func pollOf(ctx context.Context) *poll { return clientOf(ctx).poll }
 
-// pollable says which channels a poll listens to.
-func (g *Gateway) pollable(ctx context.Context, p *poll) (map[string]centrifuge.SubscribeOptions, error) {
-	all := make(map[string]centrifuge.SubscribeOptions, len(p.channels))
-	for text := range p.channels {
-		options, err := g.admit(ctx, text)
-		if errors.Is(err, centrifuge.ErrorInternal) {
-			return nil, err
+// cost is in commands: what begins to listen costs as much as it does by a connection.
+func (p *poll) cost() int {
+	n := 1
+	for _, at := range p.channels {
+		if at.Epoch == "" {
+			n++
 		}
-		if err != nil || !options.EnableRecovery {
-			p.denied = append(p.denied, text)
-			continue
-		}
-		// It comes and goes with each poll.
-		options.EmitPresence, options.EmitJoinLeave, options.PushJoinLeave = false, false, false
-		all[text] = options
 	}
+	return n
+}
+
+// pollable says which channels a poll listens to.
+func (g *Gateway) pollable(ctx context.Context, p *poll) map[string]centrifuge.SubscribeOptions {
+	all := make(map[string]centrifuge.SubscribeOptions, len(p.channels))
+	var asking errgroup.Group
+	asking.SetLimit(maxAsking)
+	for text := range p.channels {
+		asking.Go(func() error {
+			options, err := g.admit(ctx, text)
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			switch {
+			case errors.Is(err, centrifuge.ErrorInternal), errors.Is(err, centrifuge.ErrorLimitExceeded):
+				p.later = append(p.later, text)
+			case err != nil || !options.EnableRecovery:
+				p.denied = append(p.denied, text)
+			default:
+				// It comes and goes with each poll, and is brought what it has missed by the poll itself.
+				all[text] = centrifuge.SubscribeOptions{EnableRecovery: true}
+			}
+			return nil
+		})
+	}
+	_ = asking.Wait() // nil
 	slices.Sort(p.denied)
-	return all, nil
+	slices.Sort(p.later)
+	return all
 }
 
 // poll answers where there is something new, or nothing was for long.
@@ -89,7 +118,7 @@ func (g *Gateway) poll(w http.ResponseWriter, r *http.Request) {
 	for _, p := range ask.Channels {
 		goesOn = goesOn || p.Epoch != ""
 	}
-	if (!goesOn || g.draining.Load()) && !g.room(w, r) {
+	if !g.room(w, r, !goesOn) {
 		return
 	}
 	c, ok := g.known(w, r)
@@ -97,7 +126,7 @@ func (g *Gateway) poll(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c.poll = &poll{channels: ask.Channels}
-	t := newPollTransport(ask.Channels)
+	t := newPollTransport()
 	connection, end, err := centrifuge.NewClient(withClient(r.Context(), c), g.node, t)
 	if err != nil {
 		refuse(w, http.StatusServiceUnavailable, "no connection")
@@ -105,17 +134,27 @@ func (g *Gateway) poll(w http.ResponseWriter, r *http.Request) {
 	}
 	defer func() { _ = end() }()
 	request := centrifuge.ConnectRequest{Token: ask.Token, Name: "poll", Subs: make(map[string]centrifuge.SubscribeRequest, len(ask.Channels))}
-	for text, p := range ask.Channels {
-		request.Subs[text] = centrifuge.SubscribeRequest{Recover: p.Epoch != "", Offset: p.Offset, Epoch: p.Epoch}
+	for text := range ask.Channels {
+		request.Subs[text] = centrifuge.SubscribeRequest{}
 	}
 	if err := connection.ConnectNoErrorToDisconnect(request); err != nil {
-		g.refusePoll(w, err)
+		refusePoll(w, err)
 		return
 	}
 	if !goesOn {
 		g.metrics.handshake(r.Context(), accepted)
 	}
-	unbounded(w)
+	select { // it is sent where its channels are
+	case <-t.connected:
+	case <-t.closed:
+	case <-r.Context().Done():
+		return
+	}
+	if err := g.bring(t, c.poll); err != nil {
+		g.log.WarnContext(r.Context(), "realtime: the history could not be asked for", "error", err)
+		refusePoll(w, centrifuge.ErrorInternal)
+		return
+	}
 	wait := g.c.PollWait
 	if ask.Wait > 0 && ask.Wait < wait.Seconds() {
 		wait = time.Duration(ask.Wait * float64(time.Second))
@@ -129,21 +168,102 @@ func (g *Gateway) poll(w http.ResponseWriter, r *http.Request) {
 	case <-r.Context().Done():
 		return
 	}
+	channels, ended := t.answer()
+	if ended.Code >= 3500 && ended.Code < 4000 { // it may not come back
+		refuse(w, http.StatusUnauthorized, ended.Reason)
+		return
+	}
+	lost := 0
+	for text, here := range channels {
+		if ask.Channels[text].Epoch != "" && !here.Recovered {
+			lost++ // it was asked for as if it went on
+		}
+	}
+	g.asks(clientOf(connection.Context()), lost)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	_ = json.NewEncoder(w).Encode(pollAnswer{Channels: t.answer(), Denied: c.poll.denied}) // the client has gone
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+	_ = json.NewEncoder(w).Encode(pollAnswer{Channels: channels, Denied: c.poll.denied, Later: c.poll.later}) // the client has gone
+}
+
+// bring adds what a client has missed between two polls, and the latest state.
+func (g *Gateway) bring(t *pollTransport, p *poll) error {
+	room := maxAnswer
+	for text, top := range t.places() {
+		channel, _ := ParseChannel(text)
+		n, was := g.c.Namespaces[channel.Namespace], p.channels[text]
+		same := was.Epoch == top.Epoch && was.Offset <= top.Offset
+		switch {
+		case same && was.Offset == top.Offset:
+			t.place(text, polled{position: was, Recovered: true}, false)
+		case same && !n.State:
+			h, err := g.node.History(text, centrifuge.WithHistoryFilter(centrifuge.HistoryFilter{Since: &centrifuge.StreamPosition{Offset: was.Offset, Epoch: was.Epoch}, Limit: maxAsked}))
+			if err != nil && !errors.Is(err, centrifuge.ErrorUnrecoverablePosition) {
+				return err
+			}
+			if err == nil && len(h.Publications) > 0 && h.Publications[0].Offset == was.Offset+1 && h.Epoch == was.Epoch {
+				here := polled{position: was, Recovered: true}
+				for _, q := range h.Publications {
+					if room <= 0 {
+						break
+					}
+					room -= len(q.Data)
+					here.Publications = append(here.Publications, toPublication(q))
+					here.Offset = q.Offset
+				}
+				t.place(text, here, true)
+				continue
+			}
+			fallthrough
+		default:
+			here := polled{position: top}
+			h, err := g.node.History(text, centrifuge.WithHistoryFilter(centrifuge.HistoryFilter{Limit: 1, Reverse: true}))
+			if err != nil {
+				return err
+			}
+			if len(h.Publications) > 0 {
+				latest := h.Publications[0]
+				here.Token = latest.Tags[TagToken]
+				if n.State && latest.Offset >= top.Offset {
+					here.Publications, here.Offset, here.Recovered = []publication{toPublication(latest)}, latest.Offset, was.Epoch != ""
+				}
+			}
+			t.place(text, here, true)
+		}
+	}
+	if len(t.places()) == 0 {
+		t.nothing()
+	}
+	return nil
+}
+
+func toPublication(p *centrifuge.Publication) publication {
+	q := publication{Data: p.Data, Offset: p.Offset, Tags: p.Tags}
+	if p.Info != nil {
+		q.Info, _ = json.Marshal(struct { // as the protocol has it
+			User     string          `json:"user"`
+			Client   string          `json:"client"`
+			ConnInfo json.RawMessage `json:"conn_info,omitempty"`
+		}{p.Info.UserID, p.Info.ClientID, p.Info.ConnInfo})
+	}
+	return q
 }
 
 // read decodes a body, or answers it.
 func (g *Gateway) read(w http.ResponseWriter, r *http.Request, into any) bool {
-	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, int64(g.c.MaxMessageBytes))).Decode(into)
+	body, ok := g.body(w, r)
+	if !ok {
+		return false
+	}
+	unbounded(w)
+	err := json.Unmarshal(body, into)
 	if err != nil {
-		refuse(w, http.StatusBadRequest, "the body is not the JSON that is expected, or too long")
+		refuse(w, http.StatusBadRequest, "the body is not the JSON that is expected")
 	}
 	return err == nil
 }
 
-func (g *Gateway) refusePoll(w http.ResponseWriter, err error) {
+func refusePoll(w http.ResponseWriter, err error) {
 	var disconnect centrifuge.Disconnect
 	switch {
 	case errors.As(err, &disconnect) && disconnect.Code == centrifuge.DisconnectInvalidToken.Code:
@@ -153,139 +273,13 @@ func (g *Gateway) refusePoll(w http.ResponseWriter, err error) {
 	case errors.As(err, &disconnect) && disconnect.Code == centrifuge.DisconnectConnectionLimit.Code:
 		w.Header().Set("Retry-After", "5")
 		refuse(w, http.StatusTooManyRequests, "too many connections of one user")
+	case errors.Is(err, centrifuge.ErrorTooManyRequests):
+		w.Header().Set("Retry-After", "2")
+		refuse(w, http.StatusTooManyRequests, "too many requests")
 	default:
 		w.Header().Set("Retry-After", "2")
 		refuse(w, http.StatusServiceUnavailable, "try again")
 	}
-}
-
-// pollTransport collects what is written to a poll.
-type pollTransport struct {
-	ready  chan struct{} // closed when there is something to answer
-	closed chan struct{}
-
-	mu       sync.Mutex
-	asked    map[string]position
-	channels map[string]*polled
-	isReady  bool
-	isClosed bool
-}
-
-var _ centrifuge.Transport = (*pollTransport)(nil)
-
-func newPollTransport(asked map[string]position) *pollTransport {
-	return &pollTransport{ready: make(chan struct{}), closed: make(chan struct{}), asked: asked, channels: make(map[string]*polled)}
-}
-
-func (t *pollTransport) Name() string                      { return "poll" }
-func (t *pollTransport) AcceptProtocol() string            { return "" }
-func (t *pollTransport) Protocol() centrifuge.ProtocolType { return centrifuge.ProtocolTypeJSON }
-
-func (t *pollTransport) ProtocolVersion() centrifuge.ProtocolVersion {
-	return centrifuge.ProtocolVersion2
-}
-func (t *pollTransport) Unidirectional() bool      { return true }
-func (t *pollTransport) Emulation() bool           { return false }
-func (t *pollTransport) DisabledPushFlags() uint64 { return centrifuge.PushFlagDisconnect }
-
-func (t *pollTransport) PingPongConfig() centrifuge.PingPongConfig {
-	return centrifuge.PingPongConfig{PingInterval: -1, PongTimeout: -1}
-}
-
-func (t *pollTransport) Write(b []byte) error { return t.WriteMany(b) }
-
-// push is what a unidirectional client is sent.
-type push struct {
-	Channel string       `json:"channel"`
-	Pub     *publication `json:"pub"`
-	Connect *struct {
-		Subs map[string]struct {
-			position
-			Recovered    bool          `json:"recovered"`
-			Publications []publication `json:"publications"`
-		} `json:"subs"`
-	} `json:"connect"`
-	Unsubscribe *struct{} `json:"unsubscribe"`
-}
-
-// WriteMany implements [centrifuge.Transport].
-func (t *pollTransport) WriteMany(messages ...[]byte) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, message := range messages {
-		var p push
-		if err := json.Unmarshal(message, &p); err != nil {
-			return err
-		}
-		t.takeLocked(&p)
-	}
-	return nil
-}
-
-func (t *pollTransport) takeLocked(p *push) {
-	switch {
-	case p.Connect != nil:
-		for text, s := range p.Connect.Subs {
-			was := t.asked[text]
-			here := &polled{position: s.position, Recovered: s.Recovered}
-			t.channels[text] = here
-			if was.Epoch == "" || !s.Recovered {
-				t.readyLocked() // it is told where it is
-			} else {
-				here.position = was // of those that were brought, the last one says how far it is
-			}
-			for i := range s.Publications {
-				t.addLocked(text, &s.Publications[i])
-			}
-			here.Epoch = s.Epoch
-		}
-		if len(t.channels) == 0 {
-			t.readyLocked() // nothing of it is allowed
-		}
-	case p.Pub != nil:
-		t.addLocked(p.Channel, p.Pub)
-	case p.Unsubscribe != nil:
-		delete(t.channels, p.Channel)
-		t.readyLocked()
-	}
-}
-
-// addLocked leaves out what the client has: the latest state is sent whether or not it does.
-func (t *pollTransport) addLocked(text string, p *publication) {
-	here := t.channels[text]
-	if here == nil || p.Offset <= here.Offset && here.Recovered {
-		return
-	}
-	here.Publications = append(here.Publications, *p)
-	here.Offset = max(here.Offset, p.Offset)
-	t.readyLocked()
-}
-
-func (t *pollTransport) readyLocked() {
-	if !t.isReady {
-		t.isReady = true
-		close(t.ready)
-	}
-}
-
-// Close implements [centrifuge.Transport].
-func (t *pollTransport) Close(centrifuge.Disconnect) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.isClosed {
-		t.isClosed = true
-		close(t.closed)
-	}
-	return nil
-}
-
-// answer is what there is so far. What is written later, the next poll is brought from the history.
-func (t *pollTransport) answer() map[string]*polled {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	all := t.channels
-	t.channels = nil
-	return all
 }
 
 // publishOnce is of clients that have no connection to publish by.
@@ -295,7 +289,11 @@ func (g *Gateway) publishOnce(w http.ResponseWriter, r *http.Request) {
 		Channel string          `json:"channel"`
 		Data    json.RawMessage `json:"data"`
 	}
-	if !g.read(w, r, &ask) || !g.room(w, r) {
+	if !g.read(w, r, &ask) {
+		return
+	}
+	if g.draining.Load() {
+		g.full(w, r, leaving)
 		return
 	}
 	c, ok := g.known(w, r)
@@ -304,7 +302,11 @@ func (g *Gateway) publishOnce(w http.ResponseWriter, r *http.Request) {
 	}
 	c, err := g.byToken(r.Context(), c, ask.Token)
 	if err != nil {
-		g.refusePoll(w, g.refusal(r.Context(), err))
+		refusePoll(w, g.refusal(r.Context(), err))
+		return
+	}
+	if !g.asks(c, 1) {
+		refusePoll(w, centrifuge.ErrorTooManyRequests)
 		return
 	}
 	options, err := g.mayPublish(withClient(r.Context(), c), ask.Channel, ask.Data)
@@ -316,13 +318,13 @@ func (g *Gateway) publishOnce(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "the data is not JSON, or too long")
 		return
 	case err != nil:
-		g.refusePoll(w, err)
+		refusePoll(w, err)
 		return
 	}
 	info := &centrifuge.ClientInfo{UserID: c.who.id(), ConnInfo: c.who.Info}
 	if _, err = g.node.Publish(ask.Channel, ask.Data, centrifuge.WithHistory(options.HistorySize, options.HistoryTTL), centrifuge.WithClientInfo(info)); err != nil {
 		g.log.WarnContext(r.Context(), "realtime: a client's publication was not made", "error", err)
-		g.refusePoll(w, err)
+		refusePoll(w, err)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/rueidis"
+
+	"github.com/loadlinehq/loadline/internal/stack/stacktest"
 	"github.com/loadlinehq/loadline/realtime"
 )
 
@@ -77,6 +80,33 @@ func TestPollOfState(t *testing.T) {
 			t.Errorf("%+v", latest)
 		}
 	})
+}
+
+// When Redis has been emptied, and another state is there, it is told: its place is one of another epoch.
+func TestStateAfterFlush(t *testing.T) {
+	t.Parallel()
+	redis := stacktest.StartRedis(t)
+	g := open(t, quiet(func(c *realtime.Config) { c.Redis = []string{"redis://" + redis.Address} }))
+	for i := range 5 {
+		g.publish(t, "state:s", i)
+	}
+	here := g.poll(t, as("ann", ""), `{"channels":{"state:s":{}}}`).Channels["state:s"]
+	if here.Offset != 5 {
+		t.Fatalf("%+v", here)
+	}
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{redis.Address}, DisableCache: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.Do(t.Context(), client.B().Flushall().Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	g.publish(t, "state:s", "new")
+	after := g.poll(t, as("ann", ""), fmt.Sprintf(`{"channels":{"state:s":{"offset":5,"epoch":%q}},"wait":20}`, here.Epoch))
+	if c := after.Channels["state:s"]; after.data("state:s") != `"new"` || c.Offset != 1 || c.Epoch == here.Epoch {
+		t.Errorf("%+v", after)
+	}
 }
 
 // Polls may what others may.

@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/events"
 	"github.com/loadlinehq/loadline/realtime"
 )
@@ -27,7 +26,8 @@ type Publisher interface {
 // Handle publishes what tell makes of each event of a type; none is nothing to tell. Give all gateways the same group, of a consumer that has
 // StartAt in its configuration: a new group has nothing to tell of what is long over.
 //
-// Publications have the event's time, tenant and token, and an ID by it. While Redis is away events wait; what can never be published, or is
+// Publications have the event's time, tenant and token, and an ID by it. For a namespace with State, tell gives the Version: the row's, or the event's
+// KeyVersion, where its writer counts. While Redis is away events wait; what can never be published, or is
 // of another tenant than the event, goes to the dead letters.
 func Handle[T any](c *events.Consumer, to Publisher, t events.Type[T], tell func(ctx context.Context, e events.Event[T]) ([]realtime.Publication, error)) {
 	events.Handle(c, t, func(ctx context.Context, e events.Event[T]) error {
@@ -60,21 +60,4 @@ func Handle[T any](c *events.Consumer, to Publisher, t events.Type[T], tell func
 		}
 		return nil
 	})
-}
-
-// Version is that of the state which an event's writer has left, for namespaces with State: how far the database's log was. It is 0, which is
-// none, for who has written nothing, or in several databases.
-func Version(m events.Message) (version uint64, epoch string) {
-	var mark causal.Mark
-	for other := range m.Token.Marks() {
-		if mark.LSN != 0 {
-			return 0, ""
-		}
-		mark = other
-	}
-	if mark.LSN == 0 {
-		return 0, ""
-	}
-	// After a failover positions may begin anew, a little lower.
-	return uint64(mark.LSN), fmt.Sprintf("%x/%d", mark.System, mark.Timeline)
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	client "github.com/centrifugal/centrifuge-go"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/events"
@@ -171,6 +173,52 @@ func (l *listener) until(t *testing.T, want string) {
 	}
 }
 
+// kept is what a channel's history has, by who was in it at the start of a new epoch.
+func kept(t *testing.T, p *pod, channel string) string {
+	t.Helper()
+	c := client.NewJsonClient("ws"+strings.TrimPrefix(p.URL, "http")+"/websocket", client.Config{})
+	defer c.Close()
+	s, err := c.NewSubscription(channel)
+	if err == nil {
+		err = errors.Join(c.Connect(), s.Subscribe())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	h, err := s.History(ctx, client.WithHistoryLimit(100))
+	if err != nil {
+		return err.Error()
+	}
+	var all []string
+	for _, p := range h.Publications {
+		all = append(all, string(p.Data))
+	}
+	return strings.Join(all, " ")
+}
+
+// deadLetters returns how many there are.
+func deadLetters(t *testing.T, set *stacktest.Set) func() int {
+	t.Helper()
+	conn, err := nats.Connect(set.NATSURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() int {
+		stream, err := js.Stream(t.Context(), set.StreamPrefix+"DLQ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int(stream.CachedInfo().State.Msgs)
+	}
+}
+
 func publish(t *testing.T, set *stacktest.Set, messages ...events.Message) {
 	t.Helper()
 	driver, err := natsjs.Open(t.Context(), natsjs.Config{
@@ -237,23 +285,39 @@ func TestFromEvents(t *testing.T) {
 	if seen, err := keys.Verify(listeners[0].tags[realtime.TagToken]); err != nil || !seen.Equal(token) {
 		t.Errorf("the token is %v, %v", seen, err)
 	}
-	if v, epoch := fromevents.Version(all[0]); v != 99 || epoch != "7/1" {
-		t.Errorf("the version is %d of %s", v, epoch)
-	}
 
 	late := event(t, ctx, "a", 1000)
 	late.Time = time.Now().Add(-time.Hour)
+	stray := two.listen(t, "acme/article:x")
 	publish(t, set, event(t, ctx, "stray", 0), late)
 	listeners[0].until(t, strings.Join(append(want, "null"), " "))
 	if listeners[0].tags[realtime.TagLate] == "" {
 		t.Errorf("tags are %v", listeners[0].tags)
 	}
 
+	dead := deadLetters(t, set)
+	for limit := time.Now().Add(20 * time.Second); dead() != 1; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("there are %d dead letters, and one event was of another tenant", dead())
+		}
+	}
+	if heard := stray.all(); heard != "" {
+		t.Errorf("it was told: %s", heard)
+	}
+
 	redis.Kill()
 	publish(t, set, event(t, ctx, "b", 2000))
 	time.Sleep(500 * time.Millisecond)
 	redis.Start()
-	// Who was there hears, or is told to read anew, for Redis is empty.
+	// Who comes after it hears of what has waited; who was there hears, or is told to read anew, for Redis is empty.
+	for limit := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if kept(t, two, "acme/article:b") == "2000" {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("what has waited was not told: %q", kept(t, two, "acme/article:b"))
+		}
+	}
 	for limit := time.Now().Add(30 * time.Second); !strings.HasSuffix(listeners[1].all(), "2000") && !listeners[1].toldLost(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatalf("after Redis was away: %s", listeners[1].all())

@@ -20,9 +20,9 @@ export interface Stats {
 }
 
 export interface Options {
-  /** In the order in which they are tried. Default all four. */
+  /** In the order in which they are tried. Default all four; with a token without sse, which would have it in its address, and so in logs. */
   transports?: Transport[];
-  /** A new token, for gateways that want one. */
+  /** A token that is valid for a while, for gateways that want one. It is asked for before each connection, poll and renewal. */
   token?: () => Promise<string> | string;
   /** Milliseconds until the next transport is tried. Default 4000. */
   timeout?: number;
@@ -46,8 +46,8 @@ export interface Listener<T = unknown> {
   /** One after the other; what it returns is waited for. */
   onPublication?: (data: T, meta: Meta) => void | Promise<void>;
   /**
-   * Reads what the channel is about, with headers that let it see all that was published. Publications wait for it. What it has read may
-   * be published as well: go by ids.
+   * Reads what the channel is about, with headers that let it see all that was published there. Publications wait for it. It is called again
+   * until it does not fail, so let it throw: fetch does not by itself where response.ok is false. What it has read may be published as well: go by ids.
    */
   refresh?: (why: Why, headers: Record<string, string>) => void | Promise<void>;
   /** The channel is not for this client, or any more. */

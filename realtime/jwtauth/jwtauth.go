@@ -24,7 +24,8 @@ const MinSecretBytes = 32
 type Config struct {
 	// Secrets are of tokens by HS256; any of them will do, so that one can be replaced by the next.
 	Secrets [][]byte
-	// Keys finds the public key of a token, from a JWKS, say, and Methods are what it may be signed by. Default methods ES256, EdDSA, RS256.
+	// Keys finds the public key of a token, from a JWKS, say, and Methods are what it may be signed by. Default methods ES256, EdDSA, RS256. Its
+	// errors say that nobody can be known now, and clients come back, unless they wrap [realtime.ErrUnauthenticated]: a key that there is not.
 	Keys    jwt.Keyfunc
 	Methods []string
 	// Issuer and Audience are asked for if they are set: a token that was made for something else should not open this.
@@ -68,8 +69,15 @@ func New(c Config) (func(ctx context.Context, token string) (realtime.Identity, 
 	parser := jwt.NewParser(options...)
 	return func(_ context.Context, text string) (realtime.Identity, error) {
 		var claims jwt.MapClaims
-		_, err := parser.ParseWithClaims(text, &claims, find)
+		var away error
+		_, err := parser.ParseWithClaims(text, &claims, func(t *jwt.Token) (any, error) {
+			key, err := find(t)
+			away = err
+			return key, err
+		})
 		switch {
+		case away != nil:
+			return realtime.Identity{}, fmt.Errorf("jwtauth: the key of a token: %w", away)
 		case errors.Is(err, jwt.ErrTokenSignatureInvalid), errors.Is(err, jwt.ErrTokenUnverifiable):
 			return realtime.Identity{}, fmt.Errorf("%w: %w", realtime.ErrUnauthenticated, err)
 		case errors.Is(err, jwt.ErrTokenExpired):

@@ -96,6 +96,16 @@ func TestPublicKeys(t *testing.T) {
 	if who, err := take(t.Context(), signed); err != nil || who.User != "42" {
 		t.Errorf("%+v, %v", who, err)
 	}
+	// While keys cannot be had, nobody is sent away for good; who has a key that there is not, is.
+	for _, want := range []error{errors.New("the server of keys is away"), realtime.ErrUnauthenticated} {
+		take, err := jwtauth.New(jwtauth.Config{Keys: func(*jwt.Token) (any, error) { return nil, want }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = take(t.Context(), signed); !errors.Is(err, want) || errors.Is(err, realtime.ErrUnauthenticated) != (want == realtime.ErrUnauthenticated) {
+			t.Errorf("%v, want %v", err, want)
+		}
+	}
 	for _, c := range []jwtauth.Config{{}, {Secrets: [][]byte{[]byte("short")}}, {Secrets: [][]byte{make([]byte, 32)}, Keys: func(*jwt.Token) (any, error) { return nil, nil }}} {
 		if _, err := jwtauth.New(c); err == nil {
 			t.Errorf("%+v is taken", c)
