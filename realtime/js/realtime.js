@@ -327,7 +327,7 @@ export class Realtime {
       const command = this.#commands.get(message.id);
       this.#commands.delete(message.id);
       const { id, error, ...results } = message;
-      if (error) command?.no(fault(error.message, error));
+      if (error) command?.no(fault(error.message, { code: error.code, temporary: error.temporary }));
       else command?.yes(Object.values(results)[0] ?? {});
       return;
     }
