@@ -11,7 +11,7 @@ export GORACE ?= atexit_sleep_ms=0
 MODULES := . bench examples/conduit examples/orm
 TOOLS   := .bin/staticcheck .bin/gofumpt
 
-.PHONY: help up build test check check-all bench screenshots tools servers promtool chromium sqlc clean
+.PHONY: help up build test check check-all bench soak screenshots tools servers promtool chromium sqlc clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ check-all: servers promtool chromium check ## check, test, and the slow tests
 
 bench: servers ## run the benchmarks; ratios are printed with their intervals
 	go test -run '^$$' -bench . -benchmem work
+
+soak: servers ## half an hour of clients of realtime that come and go: nothing grows; LOADLINE_SOAK=2h for longer
+	LOADLINE_SOAK=$${LOADLINE_SOAK:-30m} go test -timeout 0 -count=1 -v -run TestSoak ./realtime
 
 screenshots: servers chromium ## take the pictures of docs, of a stack under load and faults
 	LOADLINE_SLOW=1 LOADLINE_SCREENSHOTS=$(CURDIR)/docs go test -timeout 10m -count=1 -run TestLivePage ./examples/conduit/contract

@@ -20,13 +20,16 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/lxzan/gws"
+	"github.com/redis/rueidis"
 
 	"github.com/loadlinehq/loadline/internal/ratio"
+	"github.com/loadlinehq/loadline/internal/stack/stacktest"
 	"github.com/loadlinehq/loadline/realtime"
 )
 
@@ -80,6 +83,11 @@ func serve(kind string) error {
 		debug.FreeOSMemory()
 		statm, _ := os.ReadFile("/proc/self/statm")
 		fmt.Fprint(w, strings.Fields(string(statm))[1])
+	})
+	mux.HandleFunc("GET /cpu", func(w http.ResponseWriter, _ *http.Request) {
+		var u syscall.Rusage
+		_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+		fmt.Fprint(w, u.Utime.Nano()+u.Stime.Nano())
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -255,24 +263,30 @@ func (s *server) read(conn net.Conn, r *bufio.Reader, listens chan<- error) {
 	}
 }
 
-func (s *server) memory(b *testing.B) int {
+func (s *server) ask(b *testing.B, path string) int {
 	b.Helper()
-	response, err := http.Get("http://" + s.address + "/memory")
+	response, err := http.Get("http://" + s.address + path)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer response.Body.Close()
 	text, _ := io.ReadAll(response.Body)
-	pages, err := strconv.Atoi(string(text))
+	n, err := strconv.Atoi(string(text))
 	if err != nil {
 		b.Fatal(err)
 	}
-	return pages * os.Getpagesize()
+	return n
 }
+
+func (s *server) memory(b *testing.B) int { return s.ask(b, "/memory") * os.Getpagesize() }
+
+// cpu is what the server has used of processors, user and system.
+func (s *server) cpu(b *testing.B) time.Duration { return time.Duration(s.ask(b, "/cpu")) }
+
+const messages = 3
 
 // tell returns the median of how long some publications took to all clients.
 func (s *server) tell(clients int) (time.Duration, error) {
-	const messages = 3
 	var took []time.Duration
 	for range messages {
 		body := fmt.Sprintf(`{"text":"a comment of some length, as people write them","at":%d}`, time.Now().UnixNano())
@@ -302,11 +316,17 @@ func BenchmarkIdleConnection(b *testing.B) {
 		for _, kind := range []string{"loadline", "gws"} {
 			s := start(b, kind)
 			s.connect(b, 100) // what the first ones need is there for all
-			before := s.memory(b)
+			before, cpu := s.memory(b), s.cpu(b)
 			s.connect(b, connections-100)
+			handshakes := s.cpu(b) - cpu
 			each := (s.memory(b) - before) / (connections - 100)
 			b.ReportMetric(float64(each), kind+"-B/conn")
-			b.Logf("%s: %d bytes for each of %d connections", kind, each, connections)
+			b.Logf("%s: %d bytes for each of %d connections; %v of a processor for each handshake", kind, each, connections, handshakes/(connections-100))
+			if kind == "loadline" {
+				cpu = s.cpu(b)
+				time.Sleep(realtime.DefaultPing)
+				b.Logf("%s: %v of a processor while all are idle for %v: one ping", kind, s.cpu(b)-cpu, realtime.DefaultPing)
+			}
 			if kind == "loadline" && each > limit {
 				b.Errorf("a connection takes %d bytes, more than %d", each, limit)
 			}
@@ -324,16 +344,65 @@ func BenchmarkFanOut(b *testing.B) {
 	bare.connect(b, clients)
 	ours.connect(b, clients)
 	var r ratio.Result
+	var cpu time.Duration
 	for b.Loop() {
 		var err error
+		cpu = ours.cpu(b)
 		r, err = ratio.Measure(30, func() (time.Duration, error) { return bare.tell(clients) }, func() (time.Duration, error) { return ours.tell(clients) })
 		if err != nil {
 			b.Fatal(err)
 		}
 	}
 	b.ReportMetric(r.Median, "ratio")
+	b.Logf("%v of a processor for each delivery", (ours.cpu(b)-cpu)/(30*messages*clients))
 	b.Logf("a publication to 2,000 / bare gws: %v, limit %.1f", r, limit)
 	if r.Low > limit {
 		b.Errorf("%v is above %.1f", r, limit)
 	}
+}
+
+// What Redis takes of publications with history and an id, by one gateway that nobody listens to. Redis' own use of a processor is what bounds them.
+func BenchmarkPublish(b *testing.B) {
+	redis := stacktest.StartRedis(b)
+	g, err := realtime.Open(b.Context(), realtime.Config{
+		Redis: []string{"redis://" + redis.Address}, Authenticate: realtime.Anonymous, Logger: slog.New(slog.DiscardHandler),
+		Namespaces: map[string]realtime.Namespace{"c": {Subscribe: realtime.Anyone, History: 10, HistoryAge: time.Minute}},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer g.Close()
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{redis.Address}, DisableCache: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer client.Close()
+	used := func() (seconds float64) {
+		info, err := client.Do(b.Context(), client.B().Info().Section("cpu").Build()).ToString()
+		if err != nil {
+			b.Fatal(err)
+		}
+		for line := range strings.Lines(info) {
+			name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+			if name == "used_cpu_user" || name == "used_cpu_sys" {
+				part, _ := strconv.ParseFloat(value, 64)
+				seconds += part
+			}
+		}
+		return seconds
+	}
+	var n atomic.Int64
+	before := used()
+	b.SetParallelism(32)
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			i := n.Add(1)
+			c := realtime.Channel{Namespace: "c", Name: strconv.FormatInt(i%1000, 10)}
+			if err := g.Publish(b.Context(), realtime.Publication{Channel: c, ID: strconv.FormatInt(i, 10), Data: "a comment of some length, as people write them"}); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.ReportMetric((used()-before)*1e9/float64(n.Load()), "redis-ns/op")
 }
