@@ -235,6 +235,49 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
+// Who shows another's token, or has another's session by now, hears no more of what the one before was allowed.
+func TestBecomesAnother(t *testing.T) {
+	t.Parallel()
+	var shown, asked atomic.Int64
+	soon := func(user string) realtime.Identity {
+		return realtime.Identity{User: user, Expires: time.Now().Add(2 * time.Second)}
+	}
+	g := open(t, quiet(func(c *realtime.Config) {
+		c.Authenticate = func(r *http.Request) (realtime.Identity, error) {
+			if r.Header.Get("Cookie") == "" {
+				return realtime.Identity{}, realtime.ErrUnauthenticated
+			}
+			if asked.Add(1) == 1 {
+				return soon("bob"), nil
+			}
+			return soon("eve"), nil
+		}
+		c.Token = func(_ context.Context, token string) (realtime.Identity, error) { return soon(token), nil }
+	}))
+	address := "ws" + strings.TrimPrefix(g.URL, "http") + "/rt/websocket"
+	token := client.NewJsonClient(address, client.Config{
+		Token: "bob", MinReconnectDelay: time.Millisecond, GetToken: func(client.ConnectionTokenEvent) (string, error) { shown.Add(1); return "eve", nil },
+	})
+	session := client.NewJsonClient(address, client.Config{Header: http.Header{"Cookie": {"s=1"}}, MinReconnectDelay: time.Millisecond})
+	var heard []*listener
+	for _, c := range []*client.Client{token, session} {
+		t.Cleanup(c.Close)
+		if err := c.Connect(); err != nil {
+			t.Fatal(err)
+		}
+		heard = append(heard, listen(t, c, "user:bob"))
+	}
+	g.publish(t, "user:bob", 1)
+	until(t, "bob is told", func() bool { return heard[0].all() == "1" && heard[1].all() == "1" })
+	until(t, "both are another", func() bool { return shown.Load() >= 1 && asked.Load() >= 2 })
+	time.Sleep(200 * time.Millisecond) // what is taken is answered by then
+	g.publish(t, "user:bob", 2)
+	time.Sleep(300 * time.Millisecond)
+	if heard[0].all() != "1" || heard[1].all() != "1" {
+		t.Errorf("eve by token hears %s, by session %s", heard[0].all(), heard[1].all())
+	}
+}
+
 // The module is served, and small.
 func TestModule(t *testing.T) {
 	t.Parallel()
