@@ -36,6 +36,11 @@ func (g *Gateway) handle() {
 func (g *Gateway) connecting(ctx context.Context, e centrifuge.ConnectEvent) (centrifuge.ConnectReply, error) {
 	c, err := g.byToken(ctx, clientOf(ctx), e.Token)
 	if err != nil {
+		outcome := failed
+		if errors.Is(err, ErrUnauthenticated) || errors.Is(err, ErrExpired) {
+			outcome = stranger
+		}
+		g.metrics.handshake(ctx, outcome)
 		return centrifuge.ConnectReply{}, g.refusal(ctx, err)
 	}
 	ctx = withClient(ctx, c)
@@ -57,6 +62,8 @@ func (g *Gateway) connecting(ctx context.Context, e centrifuge.ConnectEvent) (ce
 		}
 		reply.Credentials.ExpireAt = 0 // it is asked with each poll
 		reply.Subscriptions = g.pollable(ctx, p)
+	} else { // those of polls are counted where they begin
+		g.metrics.handshake(ctx, accepted)
 	}
 	return reply, nil
 }

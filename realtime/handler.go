@@ -99,7 +99,6 @@ func (g *Gateway) connects(next func(http.ResponseWriter, *http.Request, *client
 		if !ok {
 			return
 		}
-		g.metrics.handshake(r.Context(), accepted)
 		next(w, r, c)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	client "github.com/centrifugal/centrifuge-go"
 	"github.com/gorilla/websocket"
 	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/loadlinehq/loadline/causal"
 	"github.com/loadlinehq/loadline/realtime"
@@ -56,6 +57,62 @@ func TestSlowClient(t *testing.T) {
 	if found["messages"] < int64(published) {
 		t.Errorf("%d messages, and %d publications: %v", found["messages"], published, found)
 	}
+}
+
+// The metrics say how many clients there may be, who was refused by the token that he shows after the handshake, which polls have lost something, how
+// old what is published is, and that the gateway drains.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	reader := metric.NewManualReader()
+	g := open(t, quiet(func(c *realtime.Config) {
+		c.MeterProvider = metric.NewMeterProvider(metric.WithReader(reader))
+		c.MaxConnections, c.DrainDelay = 7, time.Second
+		c.Token = func(_ context.Context, token string) (realtime.Identity, error) {
+			if token == "away" {
+				return realtime.Identity{}, errors.New("the database is away")
+			}
+			return realtime.Identity{}, realtime.ErrUnauthenticated
+		}
+	}))
+	for token, outcome := range map[string]string{"forged": "unauthenticated", "away": "failed"} {
+		c := client.NewJsonClient("ws"+strings.TrimPrefix(g.URL, "http")+"/rt/websocket", client.Config{Token: token, MinReconnectDelay: time.Hour, MaxReconnectDelay: time.Hour})
+		t.Cleanup(c.Close)
+		if err := c.Connect(); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "it is refused", func() bool { return collect(t, reader)["handshakes "+outcome] == 1 })
+	}
+	g.poll(t, as("ann", ""), `{"channels":{"article:a":{"offset":9,"epoch":"gone"}},"wait":0.01}`)
+	for _, age := range []time.Duration{3 * time.Second, -time.Minute} { // clocks differ
+		p := realtime.Publication{Channel: realtime.Channel{Namespace: "article", Name: "a"}, ID: age.String(), Data: 1, At: time.Now().Add(-age)}
+		for range 2 { // the second time it is none
+			if err := g.Publish(t.Context(), p); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	g.publish(t, "article:a", 2) // it does not say when it happened
+	found := collect(t, reader)
+	for name, want := range map[string]int64{"connection.limit": 7, "draining": 0, "handshakes accepted": 0, "recoveries lost": 1, "publications article duplicate": 2} {
+		if found[name] != want {
+			t.Errorf("%s is %d, want %d: %v", name, found[name], want, found)
+		}
+	}
+	var all metricdata.ResourceMetrics
+	if err := reader.Collect(t.Context(), &all); err != nil {
+		t.Fatal(err)
+	}
+	var delays metricdata.HistogramDataPoint[float64]
+	for _, m := range all.ScopeMetrics[0].Metrics {
+		if h, ok := m.Data.(metricdata.Histogram[float64]); ok && m.Name == "loadline.realtime.publication.delay" {
+			delays = h.DataPoints[0]
+		}
+	}
+	if of, _ := delays.Attributes.Value("channel.namespace"); delays.Count != 2 || delays.Sum < 3 || delays.Sum > 30 || of.AsString() != "article" {
+		t.Errorf("%+v", delays)
+	}
+	go g.stop()
+	until(t, "it says that it drains", func() bool { return collect(t, reader)["draining"] == 1 })
 }
 
 // What a client names makes no series.

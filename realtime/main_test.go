@@ -156,14 +156,19 @@ func collect(t testing.TB, reader *metric.ManualReader) map[string]int64 {
 	found := make(map[string]int64)
 	for _, s := range all.ScopeMetrics {
 		for _, m := range s.Metrics {
-			if sum, ok := m.Data.(metricdata.Sum[int64]); ok {
-				for _, p := range sum.DataPoints {
-					name := strings.TrimPrefix(m.Name, "loadline.realtime.")
-					for _, a := range p.Attributes.ToSlice() {
-						name += " " + a.Value.AsString()
-					}
-					found[name] = p.Value
+			var points []metricdata.DataPoint[int64]
+			switch data := m.Data.(type) {
+			case metricdata.Sum[int64]:
+				points = data.DataPoints
+			case metricdata.Gauge[int64]:
+				points = data.DataPoints
+			}
+			for _, p := range points {
+				name := strings.TrimPrefix(m.Name, "loadline.realtime.")
+				for _, a := range p.Attributes.ToSlice() {
+					name += " " + a.Value.AsString()
 				}
+				found[name] = p.Value
 			}
 		}
 	}

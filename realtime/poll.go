@@ -180,6 +180,7 @@ func (g *Gateway) poll(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	g.asks(clientOf(connection.Context()), lost)
+	g.metrics.pollsLost.Add(int64(lost))
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))

@@ -75,7 +75,7 @@ func (g *Gateway) Publish(ctx context.Context, p Publication) error {
 		options = append(options, centrifuge.WithTags(tags))
 	}
 	result, err := g.node.Publish(p.Channel.String(), data, options...)
-	g.metrics.published(ctx, p.Channel.Namespace, result, late, err)
+	g.metrics.published(ctx, p.Channel.Namespace, p.At, result, late, err)
 	if err != nil {
 		return fmt.Errorf("realtime: publish in %s: %w", p.Channel.Namespace, err)
 	}
