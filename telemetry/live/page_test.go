@@ -25,7 +25,12 @@ import (
 	"github.com/loadlinehq/loadline/telemetry"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Those of a node of centrifuge that has ended: a cache of its metrics, and a second of patience; and of its client.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/maypok86/otter/v2.periodicCleanUp[...]"),
+		goleak.IgnoreAnyFunction("github.com/centrifugal/centrifuge/internal/dissolve.(*Dissolver).runWorker"),
+		goleak.IgnoreAnyFunction("github.com/centrifugal/centrifuge-go.(*Client).sendAsync.func1"))
+}
 
 func decode(t *testing.T, data []byte) (m map[string]any) {
 	t.Helper()

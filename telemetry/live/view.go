@@ -24,6 +24,7 @@ type View struct {
 	Caches   []Cache   `json:"caches"`
 	Outbox   *Outbox   `json:"outbox,omitempty"`
 	Groups   []Group   `json:"groups"`
+	Realtime *Realtime `json:"realtime,omitempty"`
 	Deploys  []Deploy  `json:"deploys"`
 	Traces   []Trace   `json:"traces"`
 	// Stack is what [Config.Stack] has returned.

@@ -205,7 +205,7 @@ func (w *watcher) look() *View {
 	v.Traces = v.Traces[:min(len(v.Traces), maxTraces)]
 
 	v.Now, v.Routes = all.requests()
-	v.Servers, v.Caches, v.Outbox, v.Groups, v.Deploys = all.servers(), all.caches(), all.outbox(), all.groups(), all.deploys()
+	v.Servers, v.Caches, v.Outbox, v.Groups, v.Deploys, v.Realtime = all.servers(), all.caches(), all.outbox(), all.groups(), all.deploys(), all.realtime()
 	var load map[string]float64
 	if w.c.Stack != nil {
 		v.Stack, load = w.c.Stack()

@@ -113,7 +113,7 @@ function showCharts(view) {
 }
 
 // Traces. One stays open while others come.
-let opened, shownTraces = "";
+let opened, shownTraces;
 async function openTrace(t, place) {
   place.replaceChildren(make("p", "…", "dim"));
   try {
@@ -207,6 +207,24 @@ function showStack(stack) {
   ], stack.faults, "");
 }
 
+function showRealtime(r) {
+  $("realtime").hidden = !r;
+  if (!r) return;
+  const used = r.limit ? r.connections / r.limit : 0, refused = r.refused.map(f => `${number(f.rate)} ${f.reason}`).join(", ");
+  $("realtime-now").textContent = `${number(r.published)} publications a second in, ${number(r.messages)} messages out`;
+  table("gateways", [
+    ["state", r => r.draining ? [r.gateways > 1 ? `${r.draining} of ${r.gateways} drain` : "drains", "warn"] : ["takes clients", "ok"]],
+    ["connections", r => [`${r.connections}` + (r.limit ? ` of ${r.limit}` : ""), used >= 1 ? "bad" : used > 0.8 ? "warn" : ""], n],
+    ["by transport", r => r.transports.filter(t => t.connections).map(t => `${t.connections} ${t.transport.replaceAll("_", " ")}`).join(", ")],
+    ["subscriptions", r => r.subscriptions, n], ["channels", r => r.channels, n], ["come a second", r => number(r.accepted), n], ["refused", () => [refused, "bad"]],
+    ["recovered", r => number(r.recovered), n], ["lost", r => r.lost ? [number(r.lost), "warn"] : "", n], ["too slow", r => r.slow ? [number(r.slow), "warn"] : "", n],
+  ], [r], "");
+  table("namespaces", [
+    ["namespace", s => s.namespace], ["published a second", s => number(s.published), n], ["late", s => s.late ? [number(s.late), "warn"] : "", n], ["dropped", s => s.dropped ? number(s.dropped) : "", n],
+    ["failed", s => s.failed ? [number(s.failed), "bad"] : "", n], ["behind, p95", s => ms(1000 * s.delayP95), n],
+  ], r.namespaces, "nothing has been published");
+}
+
 function showTables(view) {
   table("routes", [
     ["route", r => `${r.method} ${r.route}`], ["a second", r => number(r.rate), n], ["failed", r => [share(r.failed), r.failed > 0.01 ? "bad" : ""], n],
@@ -228,6 +246,7 @@ function showTables(view) {
     ["group", g => g.group], ["handled a second", g => number(g.rate), n], ["retried", g => g.retried ? [number(g.retried), "warn"] : "", n], ["dead", g => g.dead ? [number(g.dead), "bad"] : "", n],
     ["pending", g => g.pending, n], ["oldest", g => g.oldest ? number(g.oldest) + " s" : "", n], ["behind, p95", g => ms(1000 * g.ageP95), n],
   ], view.groups, "package events is not used, or its metrics are not served");
+  showRealtime(view.realtime);
   const services = view.stack?.services ?? [];
   const state = s => s.state === "ready" ? (s.problem ? ["ready, but " + s.problem, "warn"] : ["ready", "ok"]) : [s.state, s.state === "exited" ? "bad" : "dim"];
   const rows = services.length ? services.map(s => ({ ...s, instance: view.instances.find(i => i.name === s.name) })) : view.instances.map(i => ({ name: i.name, role: i.service, instance: i }));
