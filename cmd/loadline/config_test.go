@@ -134,6 +134,7 @@ deploy:
   scaleIn: 5m0s                                                                                                         # default
   queueDrain: 2m0s                                                                                                      # default
   databaseRate: 0                                                                                                       # default
+  realtime: ""                                                                                                          # default
   prometheus: "http://prometheus.monitoring:9090"                                                                       # default
 `
 	out, err := run([]string{"LOADLINE_PORT_BASE=9000"}, "config", "print")

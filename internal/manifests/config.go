@@ -78,6 +78,9 @@ type Config struct {
 	QueueDrain time.Duration `yaml:"queueDrain"`
 	// DatabaseRate is how many requests a second the database can bear; 0 is not known.
 	DatabaseRate float64 `yaml:"databaseRate"`
+	// Realtime is the job in Prometheus of the gateways of package realtime: Name, where they
+	// are in the instances, or that of their own Deployment. Empty: there are none.
+	Realtime string `yaml:"realtime"`
 	// Prometheus is where KEDA asks.
 	Prometheus string `yaml:"prometheus"`
 
@@ -152,6 +155,7 @@ func (c Config) Validate() error {
 		invalid.If(c.ScaleIn < 0 || c.ScaleIn > time.Hour || c.ScaleIn%time.Second != 0, "scaleIn", "is %s: it is in whole seconds, and at most 1h", c.ScaleIn),
 		invalid.If(c.QueueDrain < time.Second, "queueDrain", "is %s: it must be a second at least", c.QueueDrain),
 		invalid.If(c.DatabaseRate < 0, "databaseRate", "is %g: it is in requests a second, or 0 where it is not known", c.DatabaseRate),
+		invalid.If(c.Realtime != "" && (!dnsLabel.MatchString(c.Realtime) || len(c.Realtime) > maxName), "realtime", "is %q: it is a job, named as deploy.name is, or empty where there is no gateway", c.Realtime),
 		invalid.If(!isHTTP(c.Prometheus), "prometheus", "is no address of a Prometheus, like http://prometheus.monitoring:9090"),
 	}
 	if c.Image != "" {

@@ -106,22 +106,27 @@ const (
 	plain     = "short"
 )
 
-// Grafana returns the dashboards: requests by route, resources, and what tells a spike of
-// traffic from a slow release.
+// Grafana returns the dashboards: requests by route, resources, what tells a spike of
+// traffic from a slow release, and, where there are gateways, realtime.
 func Grafana(c Config) ([]File, error) {
 	if err := c.Complete(); err != nil {
 		return nil, err
 	}
 	r := c.ruled()
-	var files []File
-	for _, d := range []struct {
+	type board struct {
 		file, title string
 		panels      []panel
-	}{
+	}
+	boards := []board{
 		{"requests.json", "requests", r.requestPanels()},
 		{"resources.json", "resources", r.resourcePanels()},
 		{"causes.json", "spike or release", r.causePanels()},
-	} {
+	}
+	if c.Realtime != "" {
+		boards = append(boards, board{"realtime.json", "realtime", r.realtimePanels()})
+	}
+	var files []File
+	for _, d := range boards {
 		files = append(files, File{d.file, r.dashboard(d.file, d.title, d.panels)})
 	}
 	return files, nil

@@ -38,9 +38,10 @@ func forms() map[string]manifests.Config {
 			c.DatabaseRate, c.Pool, c.ReplicaPool = 700, 3, 4
 			c.DrainDelay, c.PreStop, c.Args = 4500*time.Millisecond, 0, []string{"conduit", "serve"}
 		}),
-		"hpa-demand": with(func(c *manifests.Config) { c.Policy = manifests.PolicyDemand }),
+		"hpa-demand": with(func(c *manifests.Config) { c.Policy, c.Realtime = manifests.PolicyDemand, c.Name }),
 		"keda-latency": with(func(c *manifests.Config) {
 			c.Scaler, c.ClassicHistograms, c.Latency = manifests.ScalerKEDA, true, time.Second
+			c.Realtime = "gateway"
 		}),
 	}
 }
@@ -141,6 +142,7 @@ func TestRefused(t *testing.T) {
 		"between two edges":   {func(c *manifests.Config) { c.Latency, c.ClassicHistograms = 240*time.Millisecond, true }, []string{"latency is 240ms, and telemetry.classicHistograms has no edge there", "take 250ms"}},
 		"windows":             {func(c *manifests.Config) { c.ScaleIn, c.QueueDrain = 2*time.Hour, 0 }, []string{"scaleIn is 2h0m0s", "queueDrain is 0s"}},
 		"a Prometheus":        {func(c *manifests.Config) { c.Prometheus = "prometheus:9090" }, []string{"prometheus is no address"}},
+		"a job":               {func(c *manifests.Config) { c.Realtime = "Gateway" }, []string{`realtime is "Gateway"`}},
 		"a rate":              {func(c *manifests.Config) { c.DatabaseRate = -1 }, []string{"databaseRate is -1"}},
 		"connections":         {func(c *manifests.Config) { c.ReservedConnections, c.OtherConnections, c.Pool = -1, -1, -1 }, []string{"reservedConnections is -1", "otherConnections is -1", "pool is -1"}},
 		"a variable":          {func(c *manifests.Config) { c.Variables = []string{"A", "B={pol}", "DATABASE_URL=x"} }, []string{`number 1, "A", is not like NAME=value`, "number 2, B, has {pol}, which is none of {adminPort}", "number 3 sets DATABASE_URL, which deploy.secretVariables has"}},
@@ -291,10 +293,11 @@ func TestPromtoolCheck(t *testing.T) {
 	}
 }
 
-// The rules of the form keda do what they should with series of testdata/rules.test.yaml.
+// The rules of the form keda do what they should with series of testdata/rules.test.yaml, and those of keda-latency, which has gateways,
+// with series of testdata/realtime.test.yaml.
 func TestPromtoolTest(t *testing.T) {
 	t.Parallel()
-	out, err := exec.CommandContext(t.Context(), promtool(t), "test", "rules", filepath.Join("testdata", "rules.test.yaml")).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), promtool(t), "test", "rules", filepath.Join("testdata", "rules.test.yaml"), filepath.Join("testdata", "realtime.test.yaml")).CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -45,6 +45,9 @@ func (c Config) ruled() ruled {
 	}
 	r.Burns = c.burns()
 	r.Alerts = r.causes()
+	if c.Realtime != "" {
+		r.Alerts = append(r.Alerts, r.realtimeCauses()...)
+	}
 	return r
 }
 
