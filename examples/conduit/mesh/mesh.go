@@ -83,8 +83,12 @@ func message(happened any) (events.Message, error) {
 		return ArticlePublished.New(h)
 	case conduit.CommentWritten:
 		return CommentWritten.New(h)
+	case conduit.CommentDeleted:
+		return CommentDeleted.New(h)
 	case conduit.ArticleFavorited:
 		return ArticleFavorited.New(h)
+	case conduit.Notified:
+		return Notified.New(h)
 	}
 	return events.Message{}, fmt.Errorf("mesh: %T is no event", happened)
 }
@@ -205,7 +209,7 @@ func (m *Mesh) connected(ctx context.Context, driver *natsjs.Driver) error {
 	if err != nil {
 		return err
 	}
-	Handle(consumer, m.inbox)
+	m.handle(consumer)
 	publisher, err := events.NewPublisher(driver, events.PublisherConfig{Source: Source})
 	if err != nil {
 		return err

@@ -16,8 +16,11 @@ var (
 		events.KeyedBy(func(p conduit.ArticlePublished) string { return "author:" + strconv.FormatInt(p.AuthorID, 10) }))
 	CommentWritten = events.Define("comment.written", events.V1,
 		events.KeyedBy(func(c conduit.CommentWritten) string { return article(c.ArticleID) }))
+	CommentDeleted = events.Define("comment.deleted", events.V1,
+		events.KeyedBy(func(c conduit.CommentDeleted) string { return article(c.ArticleID) }))
 	ArticleFavorited = events.Define("article.favorited", events.V1,
 		events.KeyedBy(func(f conduit.ArticleFavorited) string { return article(f.ArticleID) }))
+	Notified      = events.Define[conduit.Notified]("user.notified", events.V1)
 	ArticleViewed = events.Define[conduit.ArticleViewed]("article.viewed", events.V1)
 )
 

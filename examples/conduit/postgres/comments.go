@@ -28,6 +28,15 @@ func (s *Store) Comments(ctx context.Context, slug string) ([]conduit.Comment, e
 	return comments, nil
 }
 
+// Comment returns one comment, or ErrCommentNotFound.
+func (s *Store) Comment(ctx context.Context, id int64) (conduit.Comment, error) {
+	row, err := s.read(ctx).CommentByID(ctx, id)
+	if err != nil {
+		return conduit.Comment{}, domainError("comment", err, conduit.ErrCommentNotFound)
+	}
+	return comment(sqlc.ListCommentsRow(row)), nil
+}
+
 // CreateComment adds a comment to an article. It returns ErrArticleNotFound or
 // ErrNoViewer.
 func (s *Store) CreateComment(ctx context.Context, author int64, slug, body string) (conduit.Comment, error) {
@@ -52,7 +61,11 @@ func (s *Store) CreateComment(ctx context.Context, author int64, slug, body stri
 // DeleteComment deletes a comment of the author's. It returns
 // ErrArticleNotFound, ErrCommentNotFound or ErrCommentForbidden.
 func (s *Store) DeleteComment(ctx context.Context, author int64, slug string, id int64) error {
-	err := s.changing(ctx, func(ctx context.Context) error {
+	in := s.changing
+	if s.publishes() {
+		in = s.db.InTx
+	}
+	err := in(ctx, func(ctx context.Context) error {
 		found, err := s.write(ctx).DeleteComment(ctx, sqlc.DeleteCommentParams{Slug: slug, ID: id, AuthorID: author})
 		switch {
 		case err != nil:
@@ -66,7 +79,10 @@ func (s *Store) DeleteComment(ctx context.Context, author int64, slug string, id
 		case !found.Deleted: // somebody was quicker
 			return conduit.ErrCommentNotFound
 		}
-		return s.changed(ctx, conduit.CommentsChanged{ArticleID: found.ArticleID})
+		if err := s.changed(ctx, conduit.CommentsChanged{ArticleID: found.ArticleID}); err != nil {
+			return err
+		}
+		return s.record(ctx, conduit.CommentDeleted{CommentID: id, ArticleID: found.ArticleID})
 	})
 	return domainError("delete comment", err, nil)
 }

@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -10,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/loadlinehq/loadline/examples/conduit"
+	"github.com/loadlinehq/loadline/examples/conduit/postgres"
+	"github.com/loadlinehq/loadline/examples/conduit/postgres/sqlc"
 )
 
 func TestComments(t *testing.T) {
@@ -52,6 +55,40 @@ func TestComments(t *testing.T) {
 		SELECT a.id, $1, 'many' FROM articles AS a, generate_series(1, 600) WHERE a.slug = $2`, jane, slug)
 	if got, err = f.Comments(ctx, slug); err != nil || len(got) != conduit.MaxComments {
 		t.Errorf("%d of many comments, %v", len(got), err)
+	}
+}
+
+// recorded keeps what was recorded.
+type recorded []any
+
+func (r *recorded) Record(_ context.Context, _ sqlc.DBTX, happened any) error {
+	*r = append(*r, happened)
+	return nil
+}
+
+// A comment and its end are recorded for who looks at the article, and not what has not been done.
+func TestCommentsAreRecorded(t *testing.T) {
+	t.Parallel()
+	f, ctx := newFixture(t), t.Context()
+	jake := f.user(t, "jake")
+	article := f.article(t, jake, "One")
+	var got recorded
+	store := postgres.NewStore(f.db, &got)
+	written, err := store.CreateComment(ctx, jake, article.Slug, "first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found, err := store.Comment(ctx, written.ID); err != nil || cmp.Diff(written, found) != "" {
+		t.Errorf("Comment: %v, %v", found, err)
+	}
+	for _, want := range []error{nil, conduit.ErrCommentNotFound} {
+		wantErr(t, "deletion", store.DeleteComment(ctx, jake, article.Slug, written.ID), want)
+	}
+	_, err = store.Comment(ctx, written.ID)
+	wantErr(t, "a comment that is gone", err, conduit.ErrCommentNotFound)
+	want := recorded{conduit.CommentWritten{CommentID: written.ID, ArticleID: article.ID}, conduit.CommentDeleted{CommentID: written.ID, ArticleID: article.ID}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

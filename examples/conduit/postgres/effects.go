@@ -23,47 +23,56 @@ type Immediately struct{}
 
 // Record implements Recorder.
 func (Immediately) Record(ctx context.Context, tx sqlc.DBTX, happened any) error {
+	var err error
 	switch h := happened.(type) {
 	case conduit.ArticlePublished:
-		return ArticlePublished(ctx, tx, h, time.Now())
+		_, err = ArticlePublished(ctx, tx, h, time.Now())
 	case conduit.CommentWritten:
-		return CommentWritten(ctx, tx, h)
+		_, err = CommentWritten(ctx, tx, h)
+	case conduit.CommentDeleted: // nothing follows, but for who is looking
 	case conduit.ArticleFavorited:
-		return ArticleFavorited(ctx, tx, h)
+		_, err = ArticleFavorited(ctx, tx, h)
+	default:
+		err = fmt.Errorf("postgres: %T has no effect", happened)
 	}
-	return fmt.Errorf("postgres: %T has no effect", happened)
+	return err
 }
 
-// ArticlePublished tells followers and counts tags.
-func ArticlePublished(ctx context.Context, tx sqlc.DBTX, p conduit.ArticlePublished, at time.Time) error {
+// publishes reports whether others hear of what is recorded.
+func (s *Store) publishes() bool {
+	_, alone := s.recorder.(Immediately)
+	return !alone
+}
+
+// ArticlePublished tells followers, whose ids it returns, and counts tags.
+func ArticlePublished(ctx context.Context, tx sqlc.DBTX, p conduit.ArticlePublished, at time.Time) (told []int64, err error) {
 	q := sqlc.New(tx)
-	if err := q.NotifyFollowers(ctx, p.ArticleID); err != nil {
-		return fmt.Errorf("postgres: notify followers: %w", err)
+	if told, err = q.NotifyFollowers(ctx, p.ArticleID); err != nil {
+		return nil, fmt.Errorf("postgres: notify followers: %w", err)
 	}
 	if len(p.Tags) == 0 {
-		return nil
+		return told, nil
 	}
 	if err := q.CountTags(ctx, sqlc.CountTagsParams{Day: date(at), Tags: p.Tags}); err != nil {
-		return fmt.Errorf("postgres: count tags: %w", err)
+		return nil, fmt.Errorf("postgres: count tags: %w", err)
 	}
-	return nil
+	return told, nil
 }
 
-// CommentWritten tells the article's author.
-func CommentWritten(ctx context.Context, tx sqlc.DBTX, c conduit.CommentWritten) error {
-	if err := sqlc.New(tx).NotifyOfComment(ctx, c.CommentID); err != nil {
-		return fmt.Errorf("postgres: notify of comment: %w", err)
+// CommentWritten tells the article's author. It returns who was told: nobody of his own comment.
+func CommentWritten(ctx context.Context, tx sqlc.DBTX, c conduit.CommentWritten) (told []int64, err error) {
+	if told, err = sqlc.New(tx).NotifyOfComment(ctx, c.CommentID); err != nil {
+		return nil, fmt.Errorf("postgres: notify of comment: %w", err)
 	}
-	return nil
+	return told, nil
 }
 
-// ArticleFavorited tells the article's author.
-func ArticleFavorited(ctx context.Context, tx sqlc.DBTX, f conduit.ArticleFavorited) error {
-	err := sqlc.New(tx).NotifyOfFavorite(ctx, sqlc.NotifyOfFavoriteParams{ArticleID: f.ArticleID, UserID: f.UserID})
-	if err != nil {
-		return fmt.Errorf("postgres: notify of favourite: %w", err)
+// ArticleFavorited tells the article's author. It returns who was told: nobody twice.
+func ArticleFavorited(ctx context.Context, tx sqlc.DBTX, f conduit.ArticleFavorited) (told []int64, err error) {
+	if told, err = sqlc.New(tx).NotifyOfFavorite(ctx, sqlc.NotifyOfFavoriteParams{ArticleID: f.ArticleID, UserID: f.UserID}); err != nil {
+		return nil, fmt.Errorf("postgres: notify of favourite: %w", err)
 	}
-	return nil
+	return told, nil
 }
 
 // ArticlesViewed counts views. Articles that are gone are passed over.

@@ -24,6 +24,20 @@ JOIN users AS u ON u.id = c.author_id
 WHERE c.bytes_before < @max_bytes::bigint
 ORDER BY c.id DESC;
 
+-- name: CommentByID :one
+SELECT
+    c.id,
+    c.body,
+    c.created_at,
+    c.updated_at,
+    c.author_id,
+    u.username            AS author_username,
+    coalesce(u.bio, '')   AS author_bio,
+    coalesce(u.image, '') AS author_image
+FROM comments AS c
+JOIN users AS u ON u.id = c.author_id
+WHERE c.id = @id;
+
 -- No row: there is no such article.
 -- name: CreateComment :one
 WITH c AS (

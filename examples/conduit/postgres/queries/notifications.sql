@@ -1,27 +1,30 @@
--- Followers are told of an article.
--- name: NotifyFollowers :exec
+-- Followers are told of an article. The answer is who they are.
+-- name: NotifyFollowers :many
 INSERT INTO notifications (user_id, kind, actor_id, article_id)
 SELECT f.follower_id, 'article', a.author_id, a.id
 FROM articles AS a
 JOIN follows AS f ON f.followee_id = a.author_id AND f.follower_id <> a.author_id
-WHERE a.id = @article_id;
+WHERE a.id = @article_id
+RETURNING user_id;
 
 -- An author is told of a comment, unless it is his own. No row: one of them is gone.
--- name: NotifyOfComment :exec
+-- name: NotifyOfComment :many
 INSERT INTO notifications (user_id, kind, actor_id, article_id, comment_id)
 SELECT a.author_id, 'comment', c.author_id, a.id, c.id
 FROM comments AS c
 JOIN articles AS a ON a.id = c.article_id
-WHERE c.id = @comment_id AND c.author_id <> a.author_id;
+WHERE c.id = @comment_id AND c.author_id <> a.author_id
+RETURNING user_id;
 
 -- An author is told of a favourite, unless it is his own.
--- name: NotifyOfFavorite :exec
+-- name: NotifyOfFavorite :many
 INSERT INTO notifications (user_id, kind, actor_id, article_id)
 SELECT a.author_id, 'favorite', f.user_id, a.id
 FROM favorites AS f
 JOIN articles AS a ON a.id = f.article_id
 WHERE f.article_id = @article_id AND f.user_id = @user_id AND f.user_id <> a.author_id
-ON CONFLICT (article_id, actor_id) WHERE kind = 'favorite' DO NOTHING;
+ON CONFLICT (article_id, actor_id) WHERE kind = 'favorite' DO NOTHING
+RETURNING user_id;
 
 -- name: ListNotifications :many
 SELECT

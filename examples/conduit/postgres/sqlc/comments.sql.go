@@ -21,6 +21,48 @@ func (q *Queries) ArticleIDBySlug(ctx context.Context, slug string) (int64, erro
 	return id, err
 }
 
+const commentByID = `-- name: CommentByID :one
+SELECT
+    c.id,
+    c.body,
+    c.created_at,
+    c.updated_at,
+    c.author_id,
+    u.username            AS author_username,
+    coalesce(u.bio, '')   AS author_bio,
+    coalesce(u.image, '') AS author_image
+FROM comments AS c
+JOIN users AS u ON u.id = c.author_id
+WHERE c.id = $1
+`
+
+type CommentByIDRow struct {
+	ID             int64
+	Body           string
+	CreatedAt      time.Time
+	UpdatedAt      time.Time
+	AuthorID       int64
+	AuthorUsername string
+	AuthorBio      string
+	AuthorImage    string
+}
+
+func (q *Queries) CommentByID(ctx context.Context, id int64) (CommentByIDRow, error) {
+	row := q.db.QueryRow(ctx, commentByID, id)
+	var i CommentByIDRow
+	err := row.Scan(
+		&i.ID,
+		&i.Body,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+		&i.AuthorID,
+		&i.AuthorUsername,
+		&i.AuthorBio,
+		&i.AuthorImage,
+	)
+	return i, err
+}
+
 const createComment = `-- name: CreateComment :one
 WITH c AS (
     INSERT INTO comments (article_id, author_id, body)

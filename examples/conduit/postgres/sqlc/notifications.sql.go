@@ -166,41 +166,74 @@ func (q *Queries) MarkRead(ctx context.Context, arg MarkReadParams) error {
 	return err
 }
 
-const notifyFollowers = `-- name: NotifyFollowers :exec
+const notifyFollowers = `-- name: NotifyFollowers :many
 INSERT INTO notifications (user_id, kind, actor_id, article_id)
 SELECT f.follower_id, 'article', a.author_id, a.id
 FROM articles AS a
 JOIN follows AS f ON f.followee_id = a.author_id AND f.follower_id <> a.author_id
 WHERE a.id = $1
+RETURNING user_id
 `
 
-// Followers are told of an article.
-func (q *Queries) NotifyFollowers(ctx context.Context, articleID int64) error {
-	_, err := q.db.Exec(ctx, notifyFollowers, articleID)
-	return err
+// Followers are told of an article. The answer is who they are.
+func (q *Queries) NotifyFollowers(ctx context.Context, articleID int64) ([]int64, error) {
+	rows, err := q.db.Query(ctx, notifyFollowers, articleID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []int64{}
+	for rows.Next() {
+		var user_id int64
+		if err := rows.Scan(&user_id); err != nil {
+			return nil, err
+		}
+		items = append(items, user_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
-const notifyOfComment = `-- name: NotifyOfComment :exec
+const notifyOfComment = `-- name: NotifyOfComment :many
 INSERT INTO notifications (user_id, kind, actor_id, article_id, comment_id)
 SELECT a.author_id, 'comment', c.author_id, a.id, c.id
 FROM comments AS c
 JOIN articles AS a ON a.id = c.article_id
 WHERE c.id = $1 AND c.author_id <> a.author_id
+RETURNING user_id
 `
 
 // An author is told of a comment, unless it is his own. No row: one of them is gone.
-func (q *Queries) NotifyOfComment(ctx context.Context, commentID int64) error {
-	_, err := q.db.Exec(ctx, notifyOfComment, commentID)
-	return err
+func (q *Queries) NotifyOfComment(ctx context.Context, commentID int64) ([]int64, error) {
+	rows, err := q.db.Query(ctx, notifyOfComment, commentID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []int64{}
+	for rows.Next() {
+		var user_id int64
+		if err := rows.Scan(&user_id); err != nil {
+			return nil, err
+		}
+		items = append(items, user_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
-const notifyOfFavorite = `-- name: NotifyOfFavorite :exec
+const notifyOfFavorite = `-- name: NotifyOfFavorite :many
 INSERT INTO notifications (user_id, kind, actor_id, article_id)
 SELECT a.author_id, 'favorite', f.user_id, a.id
 FROM favorites AS f
 JOIN articles AS a ON a.id = f.article_id
 WHERE f.article_id = $1 AND f.user_id = $2 AND f.user_id <> a.author_id
 ON CONFLICT (article_id, actor_id) WHERE kind = 'favorite' DO NOTHING
+RETURNING user_id
 `
 
 type NotifyOfFavoriteParams struct {
@@ -209,9 +242,24 @@ type NotifyOfFavoriteParams struct {
 }
 
 // An author is told of a favourite, unless it is his own.
-func (q *Queries) NotifyOfFavorite(ctx context.Context, arg NotifyOfFavoriteParams) error {
-	_, err := q.db.Exec(ctx, notifyOfFavorite, arg.ArticleID, arg.UserID)
-	return err
+func (q *Queries) NotifyOfFavorite(ctx context.Context, arg NotifyOfFavoriteParams) ([]int64, error) {
+	rows, err := q.db.Query(ctx, notifyOfFavorite, arg.ArticleID, arg.UserID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []int64{}
+	for rows.Next() {
+		var user_id int64
+		if err := rows.Scan(&user_id); err != nil {
+			return nil, err
+		}
+		items = append(items, user_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const popularTags = `-- name: PopularTags :many
