@@ -22,7 +22,7 @@ type settings struct {
 
 // sections are those of the file that other programs read.
 func sections() []string {
-	return []string{"database", "redis", "nats", "cache", "http", "edge", "telemetry", "auth"}
+	return []string{"database", "redis", "nats", "cache", "http", "edge", "web", "realtime", "telemetry", "auth"}
 }
 
 // stackSettings is what up, and the commands that find its stack, go by. A key is a

@@ -67,6 +67,9 @@ type Config struct {
 	Telemetry edge.Middleware
 	// Limits bound what may be asked. Default none.
 	Limits *Limits
+	// ArticleChannel and UserChannel name the channels of package live, which answers about an article, or about who asks, then say
+	// in the header Realtime-Channel. Default: they do not.
+	ArticleChannel, UserChannel func(id int64) string
 	// Sessions give each request what its client has seen, so that a Store with
 	// replicas does not show it the past. Their principal is Principal.
 	Sessions *causal.HTTP
@@ -78,11 +81,13 @@ type api struct {
 	tokens    *auth.Tokens
 	viewed    func(ctx context.Context, article int64) error
 	log       *slog.Logger
+
+	articleChannel, userChannel func(id int64) string
 }
 
 // New returns the handler of the whole server: the API and the health checks.
 func New(c Config) (http.Handler, error) {
-	a := &api{store: c.Store, passwords: c.Passwords, tokens: c.Tokens, viewed: c.Viewed, log: c.Logger}
+	a := &api{store: c.Store, passwords: c.Passwords, tokens: c.Tokens, viewed: c.Viewed, log: c.Logger, articleChannel: c.ArticleChannel, userChannel: c.UserChannel}
 
 	mux := http.NewServeMux()
 	for pattern, m := range map[string]methods{

@@ -95,6 +95,7 @@ func (a *api) writeArticle(w http.ResponseWriter, r *http.Request, status int, v
 	if err != nil {
 		return err
 	}
+	nameChannel(w, a.articleChannel, article.ID)
 	writeJSON(w, status, viewArticle(article, marks))
 	return nil
 }

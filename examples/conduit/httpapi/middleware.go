@@ -146,7 +146,7 @@ func corsOf(origins []string) *cors.Options {
 		AllowedOrigins: origins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete},
 		AllowedHeaders: []string{"Authorization", "Content-Type", "If-None-Match", edge.RequestIDHeader, edge.IdempotencyKeyHeader, causal.HeaderName},
-		ExposedHeaders: []string{"ETag", edge.RequestIDHeader, edge.ReplayedHeader, "Retry-After", "RateLimit", "RateLimit-Policy", causal.HeaderName},
+		ExposedHeaders: []string{"ETag", edge.RequestIDHeader, edge.ReplayedHeader, "Retry-After", "RateLimit", "RateLimit-Policy", causal.HeaderName, channelHeader},
 		MaxAge:         int((10 * time.Minute).Seconds()),
 	}
 }

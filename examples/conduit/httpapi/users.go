@@ -78,6 +78,7 @@ func (a *api) welcome(w http.ResponseWriter, r *http.Request, status int, user c
 	if err != nil {
 		return err
 	}
+	nameChannel(w, a.userChannel, user.ID)
 	writeCredentials(w, status, viewUser(user, token))
 	return nil
 }
@@ -96,6 +97,7 @@ func (a *api) getUser(w http.ResponseWriter, r *http.Request, viewer int64) erro
 	if err != nil {
 		return err
 	}
+	nameChannel(w, a.userChannel, user.ID)
 	// The token that was sent: a new one here would let a stolen token live
 	// for ever.
 	writeCredentials(w, http.StatusOK, viewUser(user, token(r)))

@@ -25,6 +25,9 @@ import (
 // are refused.
 const maxOutboxBytes = 1 << 30
 
+// TellGroup is the group of what [Config.Tell] adds, of all instances.
+const TellGroup = "realtime"
+
 // Config says where the broker is, and how the database is reached.
 type Config struct {
 	// NATS is where the broker is.
@@ -36,7 +39,10 @@ type Config struct {
 	// Invalidator is the cache, nil if there is none. All processes that relay one outbox must have it, or
 	// none: while one without it relays, nothing is cached.
 	Invalidator outbox.Invalidator
-	Log         *slog.Logger
+	// Tell adds handlers to a consumer of a group of its own, such as what tells browsers; nil if there are none. The group begins
+	// with what happens when it is new.
+	Tell func(*events.Consumer)
+	Log  *slog.Logger
 }
 
 // Mesh records what happens, and has it happen to others. Its methods may be used before
@@ -210,6 +216,15 @@ func (m *Mesh) connected(ctx context.Context, driver *natsjs.Driver) error {
 		return err
 	}
 	m.handle(consumer)
+	members := []*events.Consumer{consumer}
+	if m.c.Tell != nil {
+		told, err := events.NewConsumer(driver, events.ConsumerConfig{Group: TellGroup, StartAt: time.Now().Add(-time.Minute), Logger: m.c.Log})
+		if err != nil {
+			return err
+		}
+		m.c.Tell(told)
+		members = append(members, told)
+	}
 	publisher, err := events.NewPublisher(driver, events.PublisherConfig{Source: Source})
 	if err != nil {
 		return err
@@ -218,7 +233,9 @@ func (m *Mesh) connected(ctx context.Context, driver *natsjs.Driver) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return driver.Run(ctx) })
 	g.Go(func() error { return relay.Run(ctx) })
-	g.Go(func() error { return consumer.Run(ctx) })
+	for _, member := range members {
+		g.Go(func() error { return member.Run(ctx) })
+	}
 	g.Go(func() error {
 		err := m.inbox.Follow(ctx, consumer)
 		if errors.Is(err, events.ErrNoRewind) { // an old server: all else works

@@ -14,11 +14,14 @@ import (
 	"github.com/loadlinehq/loadline/causal/redisstore"
 	"github.com/loadlinehq/loadline/edge"
 	"github.com/loadlinehq/loadline/edge/pgstore"
+	"github.com/loadlinehq/loadline/events"
 	"github.com/loadlinehq/loadline/events/natsjs"
 	"github.com/loadlinehq/loadline/examples/conduit/caching"
 	"github.com/loadlinehq/loadline/examples/conduit/httpapi"
+	"github.com/loadlinehq/loadline/examples/conduit/live"
 	"github.com/loadlinehq/loadline/examples/conduit/mesh"
 	"github.com/loadlinehq/loadline/examples/conduit/postgres"
+	"github.com/loadlinehq/loadline/examples/conduit/web"
 )
 
 // backend is what an arm serves on.
@@ -29,6 +32,8 @@ type backend struct {
 	// idempotency keeps answers in the transactions of their effects; nil: not at all.
 	idempotency edge.IdempotencyStore
 	limits      *httpapi.Limits // nil: none
+	web         *web.Sessions
+	live        *live.Live // nil: browsers are told nothing
 	ping        func(context.Context) error
 	close       func()
 }
@@ -39,7 +44,7 @@ func openMonolith(ctx context.Context, s settings, _ *slog.Logger) (backend, err
 		return backend{}, fmt.Errorf("database: %w", err)
 	}
 	store := postgres.NewStore(db, postgres.Immediately{})
-	return backend{store: store, viewed: store.Viewed, ping: db.Ping, close: db.Close}, nil
+	return backend{store: store, viewed: store.Viewed, web: web.NewSessions(nil, s.Web.Secure), ping: db.Ping, close: db.Close}, nil
 }
 
 func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, error) {
@@ -72,6 +77,7 @@ func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, e
 		b.close()
 		return backend{}, err
 	}
+	var sessions *web.Store // in memory
 	if s.Redis.URL != "" {
 		client, err := openRedis(s.Redis, log)
 		if err != nil {
@@ -89,7 +95,9 @@ func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, e
 		}
 		config.Principal = httpapi.Principal
 		limits.Redis = client
+		sessions = web.NewStore(client, "")
 	}
+	b.web = web.NewSessions(sessions, s.Web.Secure)
 	if b.limits, err = httpapi.NewLimits(limits); err != nil {
 		b.close()
 		return backend{}, err
@@ -119,6 +127,17 @@ func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, e
 		RelayDSN: s.Database.AnyPrimary(),
 		Log:      log,
 	}
+	if s.Realtime.MaxConnections > 0 {
+		b.live, err = live.New(live.Config{
+			Redis: s.Redis.URL, Secret: s.Auth.JWTSecret, Session: b.web.Token, Keys: config.Keys, MaxConnections: s.Realtime.MaxConnections,
+			Drain: max(s.HTTP.DrainTimeout/2, minDrain), Log: log,
+		})
+		if err != nil {
+			b.close()
+			return backend{}, err
+		}
+		meshed.Tell = func(c *events.Consumer) { live.Handle(c, b.live, store) }
+	}
 	var caches *caching.Caches
 	if s.Redis.URL != "" {
 		if caches, err = openCaches(ctx, s, log); err != nil {
@@ -133,10 +152,10 @@ func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, e
 		b.close()
 		return backend{}, fmt.Errorf("events: %w", err)
 	}
-	store = postgres.NewStore(m.Waking(db), m)
-	b.store, b.viewed = store, m.Viewed
+	recording := postgres.NewStore(m.Waking(db), m)
+	b.store, b.viewed = recording, m.Viewed
 	if caches != nil {
-		b.store = caching.NewStore(store, caches, m)
+		b.store = caching.NewStore(recording, caches, m)
 	}
 	// Its relay tells the caches: it ends before them.
 	closers = append(closers, runUntilClosed(ctx, log, "the event mesh has ended", m.Run))

@@ -14,11 +14,12 @@ import (
 	"github.com/loadlinehq/loadline/examples/conduit/postgres"
 	"github.com/loadlinehq/loadline/internal/config"
 	"github.com/loadlinehq/loadline/internal/invalid"
+	"github.com/loadlinehq/loadline/realtime"
 )
 
 // sections are those of the file that all programs share; see docs/configuration.md.
 func sections() []string {
-	return []string{"stack", "deploy", "database", "redis", "nats", "cache", "http", "edge", "telemetry", "auth"}
+	return []string{"stack", "deploy", "database", "redis", "nats", "cache", "http", "edge", "web", "realtime", "telemetry", "auth"}
 }
 
 // settings are all that the file and the environment can say to the server. A key is
@@ -30,6 +31,8 @@ type settings struct {
 	Cache    cacheConfig     `yaml:"cache"`
 	HTTP     serverConfig    `yaml:"http"`
 	Edge     edgeConfig      `yaml:"edge"`
+	Web      webConfig       `yaml:"web"`
+	Realtime realtimeConfig  `yaml:"realtime"`
 
 	Telemetry telemetryConfig `yaml:"telemetry"`
 	Auth      auth.Config     `yaml:"auth"`
@@ -38,7 +41,8 @@ type settings struct {
 func defaultSettings() settings {
 	return settings{
 		Database: postgres.Config{}.WithDefaults(), NATS: natsConfig{MaxBytes: defaultEventBytes},
-		Cache: cacheConfig{MaxBytes: caching.DefaultMaxBytes}, HTTP: defaultServerConfig(), Edge: defaultEdgeConfig(), Telemetry: defaultTelemetryConfig(),
+		Cache: cacheConfig{MaxBytes: caching.DefaultMaxBytes}, HTTP: defaultServerConfig(), Edge: defaultEdgeConfig(),
+		Realtime: realtimeConfig{MaxConnections: realtime.DefaultMaxConnections}, Telemetry: defaultTelemetryConfig(),
 	}
 }
 

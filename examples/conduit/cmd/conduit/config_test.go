@@ -90,6 +90,10 @@ edge:
   rateLimit: 120           # default
   loopbackRateLimit: 6000  # default
   maxInFlight: 0           # default
+web:
+  secure: false  # default
+realtime:
+  maxConnections: 50000  # default
 telemetry:
   enabled: true             # default
   otlp: ""                  # default
@@ -140,6 +144,7 @@ edge:
   rateLimit: -1
   loopbackRateLimit: -1
   maxInFlight: -2
+realtime: {maxConnections: -1}
 telemetry:
   otlp: collector:4318
   sampleRatio: 2
@@ -167,12 +172,13 @@ FILE:18:14: edge.instances is 0: there is one at least
 FILE:19:14: edge.rateLimit is -1, not between 0 and 1000000
 FILE:20:22: edge.loopbackRateLimit is -1, not between 0 and 10000000
 FILE:21:16: edge.maxInFlight is -2: it is a number of requests, 0, or -1
-FILE:23:9: telemetry.otlp is no address of a collector, like http://127.0.0.1:4318
-FILE:24:16: telemetry.sampleRatio is 2, not between 0 and 1
-FILE:25:9: telemetry.slow is 0s: it must be more than 0
-FILE:26:17: telemetry.metricsEvery is 1ms: it must be a second at least
-FILE:27:10: telemetry.admin is "here": it is host and port, like 127.0.0.1:9464
-FILE:29:14: auth.jwtSecret has 8 bytes and needs 32: make one with ` + "`openssl rand -base64 32`" + `
+FILE:22:28: realtime.maxConnections is -1: it is a number of connections, or 0
+FILE:24:9: telemetry.otlp is no address of a collector, like http://127.0.0.1:4318
+FILE:25:16: telemetry.sampleRatio is 2, not between 0 and 1
+FILE:26:9: telemetry.slow is 0s: it must be more than 0
+FILE:27:17: telemetry.metricsEvery is 1ms: it must be a second at least
+FILE:28:10: telemetry.admin is "here": it is host and port, like 127.0.0.1:9464
+FILE:30:14: auth.jwtSecret has 8 bytes and needs 32: make one with ` + "`openssl rand -base64 32`" + `
 environment PORT: http.port is "http" where a whole number from 0 to 65535 is expected`
 	if err == nil || out != "" {
 		t.Fatalf("%v\n%s", err, out)
@@ -198,7 +204,7 @@ func TestVariables(t *testing.T) {
 		"CONDUIT_REPLICA_POOL_MAX": "5", "CONDUIT_LAG_LIMIT": "9s", "REDIS_URL": "redis://cache:6379", "NATS_URL": "nats://broker:4222", "CONDUIT_EVENTS_MAX_BYTES": "2000000", "CONDUIT_CACHE_MAX_BYTES": "3000000", "PORT": "81", "CONDUIT_HOST": "::1",
 		"CONDUIT_JWT_SECRET": strings.Repeat("x", 32), "CONDUIT_CORS_ORIGINS": "https://a.example, https://b.example",
 		"CONDUIT_DRAIN_DELAY": "4s", "CONDUIT_DRAIN_TIMEOUT": "5s",
-		"CONDUIT_TRUSTED_PROXIES": "10.0.0.0/8,192.0.2.1", "CONDUIT_INSTANCES": "6", "CONDUIT_RATE_LIMIT": "7", "CONDUIT_LOOPBACK_RATE_LIMIT": "8", "CONDUIT_MAX_IN_FLIGHT": "-1",
+		"CONDUIT_TRUSTED_PROXIES": "10.0.0.0/8,192.0.2.1", "CONDUIT_INSTANCES": "6", "CONDUIT_RATE_LIMIT": "7", "CONDUIT_LOOPBACK_RATE_LIMIT": "8", "CONDUIT_MAX_IN_FLIGHT": "-1", "CONDUIT_WEB_SECURE": "true", "CONDUIT_REALTIME_MAX_CONNECTIONS": "9",
 		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "CONDUIT_SAMPLE_RATIO": "0.5", "CONDUIT_SLOW": "1s", "CONDUIT_METRICS_EVERY": "5s", "CONDUIT_CLASSIC_HISTOGRAMS": "true",
 		"CONDUIT_TELEMETRY": "false", "LOADLINE_ADMIN": "127.0.0.1:9464", "CONDUIT_ADMIN_TOKEN": "t0ken",
 	} {
@@ -215,6 +221,8 @@ func TestVariables(t *testing.T) {
 		Cache:    cacheConfig{MaxBytes: 3_000_000},
 		HTTP:     serverConfig{Host: "::1", Port: 81, CORSOrigins: []string{"https://a.example", "https://b.example"}, DrainDelay: 4 * time.Second, DrainTimeout: 5 * time.Second},
 		Edge:     edgeConfig{TrustedProxies: []string{"10.0.0.0/8", "192.0.2.1"}, Instances: 6, RateLimit: 7, LoopbackRateLimit: 8, MaxInFlight: -1},
+		Web:      webConfig{Secure: true},
+		Realtime: realtimeConfig{MaxConnections: 9},
 		Telemetry: telemetryConfig{
 			OTLP: "http://collector:4318", SampleRatio: 0.5, Slow: time.Second, MetricsEvery: 5 * time.Second, ClassicHistograms: true, Admin: "127.0.0.1:9464", AdminToken: "t0ken",
 		},

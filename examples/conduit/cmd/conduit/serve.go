@@ -7,11 +7,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/loadlinehq/loadline/edge"
 	"github.com/loadlinehq/loadline/examples/conduit/auth"
 	"github.com/loadlinehq/loadline/examples/conduit/httpapi"
+	"github.com/loadlinehq/loadline/examples/conduit/live"
+	"github.com/loadlinehq/loadline/examples/conduit/web"
 	"github.com/loadlinehq/loadline/internal/invalid"
 	"github.com/loadlinehq/loadline/telemetry"
 )
@@ -97,7 +100,7 @@ func serve(ctx context.Context, s settings, arm string) error {
 	defer backend.close()
 
 	health := httpapi.NewHealth(backend.ping)
-	handler, err := httpapi.New(httpapi.Config{
+	config := httpapi.Config{
 		Store:       backend.store,
 		Viewed:      backend.viewed,
 		Passwords:   auth.NewHasher(),
@@ -111,7 +114,19 @@ func serve(ctx context.Context, s settings, arm string) error {
 		TrustedProxies: s.Edge.TrustedProxies,
 		Limits:         backend.limits,
 		Telemetry:      measured,
-	})
+	}
+	pages := web.Config{Sessions: backend.web, Tokens: tokens, TrustedProxies: s.Edge.TrustedProxies, Log: log}
+	if backend.live != nil {
+		config.ArticleChannel, config.UserChannel, pages.Live = live.ArticleChannel, live.UserChannel, backend.live
+	}
+	if pages.API, err = httpapi.New(config); err != nil {
+		return err
+	}
+	page, err := web.New(pages)
+	if err != nil {
+		return err
+	}
+	handler, err := withWeb(pages.API, page, backend.live, s.Edge.TrustedProxies)
 	if err != nil {
 		return err
 	}
@@ -129,6 +144,11 @@ func serve(ctx context.Context, s settings, arm string) error {
 	if err != nil {
 		return fmt.Errorf("http.host, http.port: %w", err)
 	}
+	stopLive := func() {}
+	if backend.live != nil {
+		stopLive = runUntilClosed(ctx, log, "browsers are told nothing any more", backend.live.Run)
+		defer stopLive()
+	}
 	log.Info("serving", slog.String("address", listener.Addr().String()), slog.String("arm", arm))
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
@@ -143,6 +163,10 @@ func serve(ctx context.Context, s settings, arm string) error {
 	time.Sleep(s.HTTP.DrainDelay)
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.HTTP.DrainTimeout)
 	defer cancel()
+	// Beside each other: who is sent away comes back to other instances, and requests end meanwhile.
+	var leaving sync.WaitGroup
+	leaving.Go(stopLive)
+	defer leaving.Wait()
 	if err := server.Shutdown(drain); err != nil {
 		server.Close()
 		return fmt.Errorf("some requests did not end within http.drainTimeout: %w", err)
