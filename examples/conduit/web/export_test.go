@@ -1,0 +1,8 @@
+package web
+
+import "net/http"
+
+// Begin is what a login does.
+func Begin(s *Sessions, w http.ResponseWriter, r *http.Request, token string) error {
+	return s.begin(w, r, token)
+}

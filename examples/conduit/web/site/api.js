@@ -1,0 +1,64 @@
+// The API, as who looks: with a session by this page's server, which has the token; without one as everybody.
+
+/** Who looks, and where he hears what is for him. */
+export const account = { user: null, channel: '', live: false };
+
+// What this page has seen of the database: what it reads is at least as new.
+const seen = new Set();
+
+export class Failure extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + '.';
+
+async function failure(answer) {
+  const said = await answer.json().catch(() => ({}));
+  const messages = Object.entries(said.errors ?? {}).flatMap(([field, all]) => all.map((message) => sentence(`${field} ${message}`)));
+  return new Failure(answer.status, messages.join(' ') || said.detail || said.title || `The server has answered ${answer.status}.`);
+}
+
+async function send(method, path, { body, headers = {} } = {}) {
+  // The newest few are enough, and more are not looked at.
+  const tokens = new Set([...seen, ...(headers['Causal-Token']?.split(', ') ?? [])]);
+  if (tokens.size) headers = { ...headers, 'Causal-Token': [...tokens].slice(-4).join(', ') };
+  if (body !== undefined) headers = { ...headers, 'Content-Type': 'application/json' };
+  let answer;
+  try {
+    answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  } catch {
+    throw new Failure(0, 'The server cannot be reached.');
+  }
+  const token = answer.headers.get('Causal-Token');
+  if (token) {
+    seen.delete(token);
+    seen.add(token);
+    if (seen.size > 2) seen.delete(seen.values().next().value);
+  }
+  if (!answer.ok) throw await failure(answer);
+  return answer;
+}
+
+/** Asks the API. The answer's channel is where is told what happens to what it is about. */
+export async function ask(method, path, options) {
+  try {
+    const answer = await send(method, (account.user ? '/web/api' : '/api') + path, options);
+    const content = answer.status === 204 ? {} : await answer.json();
+    return Object.defineProperty(content, 'channel', { value: answer.headers.get('Realtime-Channel') ?? '' });
+  } catch (error) {
+    if (error.status === 401 && account.user) dispatchEvent(new Event('session')); // it has ended
+    throw error;
+  }
+}
+
+/** Does something with the session, and takes over who looks now. */
+export async function session(method = 'GET', what = 'session', body) {
+  const answer = await send(method, '/web/' + what, { body });
+  const now = answer.status === 204 ? { user: null, channel: '', live: account.live } : await answer.json();
+  const changed = now.user?.username !== account.user?.username;
+  Object.assign(account, now);
+  return changed;
+}
