@@ -54,7 +54,7 @@ soak: servers ## half an hour of clients of realtime that come and go: nothing g
 	LOADLINE_SOAK=$${LOADLINE_SOAK:-30m} go test -timeout 0 -count=1 -v -run TestSoak ./realtime
 
 screenshots: servers chromium ## take the pictures of docs, of a stack under load and faults
-	LOADLINE_SLOW=1 LOADLINE_SCREENSHOTS=$(CURDIR)/docs go test -timeout 10m -count=1 -run TestLivePage ./examples/conduit/contract
+	LOADLINE_SLOW=1 LOADLINE_SCREENSHOTS=$(CURDIR)/docs go test -timeout 10m -count=1 -run 'TestLivePage|TestWebPage' ./examples/conduit/contract
 
 tools: $(TOOLS) ## build the pinned tools into .bin
 

@@ -1,6 +1,7 @@
 package live_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -329,4 +330,41 @@ func TestRedisComesLater(t *testing.T) {
 	}
 	redis.Start()
 	listen(t, url, "", "article:1")
+}
+
+// Who is connected is sent away when an instance is asked to end, and does not keep its server from ending.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	l := newLive(t, live.Config{})
+	server := httptest.NewServer(l.Handler())
+	t.Cleanup(server.Close)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- l.Run(ctx) }()
+	listen(t, server.URL, "", "article:1") // it is there
+	response, err := http.Post(server.URL+"/stream", "application/json", strings.NewReader(`{"id":1,"connect":{}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	lines := bufio.NewScanner(response.Body)
+	if !lines.Scan() || !strings.Contains(lines.Text(), "connect") {
+		t.Fatalf("connected: %q %v", lines.Text(), lines.Err())
+	}
+	began := time.Now()
+	stop()
+	closing, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := server.Config.Shutdown(closing); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if !lines.Scan() || !strings.Contains(lines.Text(), "disconnect") {
+		t.Errorf("sent away: %q %v", lines.Text(), lines.Err())
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it takes %v", took)
+	}
 }

@@ -28,6 +28,9 @@ const maxOutboxBytes = 1 << 30
 // TellGroup is the group of what [Config.Tell] adds, of all instances.
 const TellGroup = "realtime"
 
+// tellAckWait is how long who looks waits for what a member of the group has taken that then died: its handlers are short, and somebody waits.
+const tellAckWait = 5 * time.Second
+
 // Config says where the broker is, and how the database is reached.
 type Config struct {
 	// NATS is where the broker is.
@@ -218,7 +221,7 @@ func (m *Mesh) connected(ctx context.Context, driver *natsjs.Driver) error {
 	m.handle(consumer)
 	members := []*events.Consumer{consumer}
 	if m.c.Tell != nil {
-		told, err := events.NewConsumer(driver, events.ConsumerConfig{Group: TellGroup, StartAt: time.Now().Add(-time.Minute), Logger: m.c.Log})
+		told, err := events.NewConsumer(driver, events.ConsumerConfig{Group: TellGroup, StartAt: time.Now().Add(-time.Minute), AckWait: tellAckWait, Logger: m.c.Log})
 		if err != nil {
 			return err
 		}

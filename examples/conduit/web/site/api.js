@@ -42,16 +42,24 @@ async function send(method, path, { body, headers = {} } = {}) {
   return answer;
 }
 
+// What only a user may read.
+const own = /^\/(user|notifications|articles\/feed)/;
+
 /** Asks the API. The answer's channel is where is told what happens to what it is about. */
 export async function ask(method, path, options) {
   try {
-    const answer = await send(method, (account.user ? '/web/api' : '/api') + path, options);
-    const content = answer.status === 204 ? {} : await answer.json();
-    return Object.defineProperty(content, 'channel', { value: answer.headers.get('Realtime-Channel') ?? '' });
+    return await content(await send(method, (account.user ? '/web/api' : '/api') + path, options));
   } catch (error) {
+    // While sessions are away, what everybody may read is read as everybody does.
+    if (error.status === 503 && account.user && method === 'GET' && !own.test(path)) return content(await send(method, '/api' + path, options));
     if (error.status === 401 && account.user) dispatchEvent(new Event('session')); // it has ended
     throw error;
   }
+}
+
+async function content(answer) {
+  const said = answer.status === 204 ? {} : await answer.json();
+  return Object.defineProperty(said, 'channel', { value: answer.headers.get('Realtime-Channel') ?? '' });
 }
 
 /** Does something with the session, and takes over who looks now. */

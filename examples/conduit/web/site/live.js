@@ -7,8 +7,8 @@ let leaving = false; // we close it
 let again; // a timer
 let off = '';
 
-const names = { websocket: 'WebSocket', stream: 'HTTP stream', sse: 'Server-sent events', poll: 'Long polling', '': '–' };
-const states = { idle: 'Live', connecting: 'Connecting', connected: 'Live', waiting: 'Reconnecting', closed: 'Connecting' };
+const names = { websocket: 'WebSocket', stream: 'HTTP stream', sse: 'Server-sent events', poll: 'Long polling', '': '' };
+const states = { idle: 'Nothing to follow here', connecting: 'Connecting', connected: 'Live', waiting: 'Reconnecting', closed: 'Connecting' };
 
 export const connected = () => connection?.state === 'connected';
 
