@@ -32,6 +32,8 @@ function comments(path, channel) {
   const total = h('span', { class: 'total', id: 'comment-count' });
   const notice = h('div');
   const shown = new Map(); // rows by id
+  let asked = 0;
+  let known = 0;
   const gone = new Set(); // ids that were deleted: what is told of them may come later
 
   function add(comment, fresh) {
@@ -65,8 +67,10 @@ function comments(path, channel) {
     list.classList.toggle('none', shown.size === 0);
   }
 
-  // What is there now, whatever was shown.
+  // What is there now, whatever was shown; but for what has come since it was asked, and not if somebody who has asked later knows already.
   async function load(headers) {
+    const number = ++asked;
+    const before = [...shown.keys()];
     let all;
     try {
       all = (await ask('GET', `${path}/comments`, { headers })).comments;
@@ -75,8 +79,10 @@ function comments(path, channel) {
       notice.replaceChildren(problem(new Error('This article is not here any more: it was deleted, or has another title.')));
       return;
     }
+    if (number < known) return;
+    known = number;
     const there = new Set(all.map((comment) => comment.id));
-    for (const id of [...shown.keys()]) if (!there.has(id)) drop(id);
+    for (const id of before) if (!there.has(id)) drop(id);
     for (const comment of all) add(comment, false);
     count();
   }

@@ -14,11 +14,13 @@ export function bell(channel) {
   const panel = h('section', { id: 'notices', popover: 'auto', 'aria-label': 'Notifications' }, h('header', null, h('h2', null, 'Notifications'), read), list);
   let newest = 0;
   let unread = -1;
-  let loading;
-  let dirty = false;
+  let before = Promise.resolve();
+  let waiting;
+  let ended = false;
 
   async function load(headers) {
     const { notifications, unreadCount } = await ask('GET', '/notifications?limit=20', { headers });
+    if (ended) return;
     newest = notifications[0]?.id ?? 0;
     list.replaceChildren(...notifications.map(row));
     if (!notifications.length) list.append(h('li', { class: 'empty' }, 'Nothing yet. What others do with your articles is told here.'));
@@ -32,26 +34,26 @@ export function bell(channel) {
     unread = unreadCount;
   }
 
-  // Many at once are read once, as of the last.
-  async function reload(headers) {
-    if (loading) return (dirty = headers);
-    do {
-      const now = dirty || headers;
-      dirty = false;
-      loading = load(now);
-      try {
-        await loading;
-      } finally {
-        loading = undefined;
-      }
-    } while (dirty);
+  // One after the other, so that an older answer does not come last; those that wait are one, which has seen what each has.
+  function reload({ 'Causal-Token': token } = {}) {
+    if (!waiting) {
+      const next = { tokens: new Set() };
+      next.done = before.then(() => {
+        waiting = undefined;
+        return load(next.tokens.size ? { 'Causal-Token': [...next.tokens].join(', ') } : {});
+      });
+      before = next.done.catch(() => {});
+      waiting = next;
+    }
+    if (token) waiting.tokens.add(token);
+    return waiting.done;
   }
 
   async function markRead() {
     read.disabled = true;
     try {
       await ask('PUT', '/notifications/read', { body: { notifications: { upTo: newest } } });
-      await reload({});
+      await reload();
       button.focus();
     } catch (error) {
       announce(error.message);
@@ -73,17 +75,18 @@ export function bell(channel) {
   }
 
   const stop = listen(channel, {
-    refresh: (why, headers) => load(headers),
+    refresh: (why, headers) => reload(headers),
     // It is not waited for: the next one may come, and is read with it.
-    onPublication: (data, { tags }) => void reload(tags.token ? { 'Causal-Token': tags.token } : {}).catch(() => {}),
+    onPublication: (data, { tags }) => void reload({ 'Causal-Token': tags.token }).catch(() => {}),
   });
-  if (!connected()) load({}).catch(() => {});
+  if (!connected()) reload().catch(() => {});
   // Another window may have read them.
-  const looked = () => document.visibilityState === 'visible' && reload({}).catch(() => {});
+  const looked = () => document.visibilityState === 'visible' && rereload().catch(() => {});
   document.addEventListener('visibilitychange', looked);
   return {
     elements: [button, panel],
     end() {
+      ended = true;
       stop();
       document.removeEventListener('visibilitychange', looked);
       document.body.dataset.unread = '';

@@ -12,16 +12,20 @@ const states = { idle: 'Nothing to follow here', connecting: 'Connecting', conne
 
 export const connected = () => connection?.state === 'connected';
 
-/** Listens to a channel until the function that it returns is called. */
+/** Listens to a channel, in the place of who has before, until the function that it returns is called. */
 export function listen(channel, listener) {
   if (!channel) return () => {};
-  wanted.set(channel, listener);
-  let stop = connection?.subscribe(channel, listener);
+  wanted.get(channel)?.end(); // a page that is shown again
+  let stop;
   listener.begin = () => (stop = connection.subscribe(channel, listener));
-  return () => {
+  listener.end = () => {
     if (wanted.get(channel) === listener) wanted.delete(channel);
     stop?.();
+    stop = undefined;
   };
+  wanted.set(channel, listener);
+  if (connection) listener.begin();
+  return listener.end;
 }
 
 /** Connects as who looks now. */
