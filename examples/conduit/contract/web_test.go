@@ -20,7 +20,8 @@ import (
 )
 
 // Two users in two windows, on two instances: what one writes the other sees, and hears of; what is deleted goes; each instance dies while comments are
-// written through the other, and both pages show what is in the database, once. Who logs out hears nothing any more that is for him.
+// written through the other, and both pages show what is in the database, once. Who logs out hears nothing any more that is for him. Without
+// Redis visitors read.
 // LOADLINE_SCREENSHOTS is a directory for what was seen.
 func TestWebPage(t *testing.T) {
 	if os.Getenv("LOADLINE_SLOW") == "" {
@@ -150,6 +151,30 @@ func TestWebPage(t *testing.T) {
 	bob.comments(t, "Are you still there?")
 	ann.sees(t, "#comments", "Are you still there?")
 	ann.equals(t, conn, slug)
+
+	// Without Redis visitors read, and who wants to log in is told; with it, a visitor hears by the least of transports.
+	if _, err := s.AddFault(t.Context(), stack.Fault{Service: "redis", Kind: stack.FaultKill}); err != nil {
+		t.Fatal(err)
+	}
+	visitor := &window{openBrowser(t, url+"/?transports=poll#/login", "Failed to load resource", "WebSocket connection to"), "visitor"}
+	visitor.sees(t, "h1", "Welcome")
+	visitor.submit(t, ".sheet", map[string]string{"email": "bob@example.com", "password": "correct horse"})
+	visitor.sees(t, ".problem", "Login is not possible at the moment")
+	visitor.shows(t, "#/article/"+slug, "two windows")
+	visitor.equals(t, conn, slug)
+	if err := s.ClearFaults(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	visitor.until(t, "it is live by polls", func() bool {
+		return strings.Contains(visitor.text(t, "#live-state"), "LiveLong polling")
+	})
+	if err := write(url, token, slug, "Redis is back."); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range []*window{visitor, ann} {
+		w.sees(t, "#comments", "Redis is back.")
+		w.equals(t, conn, slug)
+	}
 }
 
 // window is a browser of somebody's.
