@@ -22,7 +22,9 @@ func (g *Gateway) drain() {
 	began, sent, total := time.Now(), 0, len(connections)
 	for _, c := range connections {
 		c.Disconnect(centrifuge.DisconnectForceReconnect)
-		sent++
+		if sent++; sent == total {
+			break // nobody is left to wait for
+		}
 		// Where it should be by now, of all.
 		for due := began.Add(time.Duration(float64(g.c.Drain) * float64(sent) / float64(total))); time.Until(due) > drainStep; {
 			time.Sleep(drainStep)
