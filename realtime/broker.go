@@ -2,9 +2,9 @@ package realtime
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/centrifugal/centrifuge"
-	"golang.org/x/sync/singleflight"
 )
 
 // broker asks Redis once for what many want to know at the same time: after a restart all clients ask for the history of the same channels. What
@@ -12,12 +12,21 @@ import (
 // of the same name.
 type broker struct {
 	*centrifuge.RedisBroker
-	asked singleflight.Group
+
+	mu    sync.Mutex
+	asked map[string]*question
+}
+
+// question is asked now, and once more for those who came meanwhile: who has begun to listen since must not be answered with what was before.
+type question struct {
+	now, next *history
 }
 
 type history struct {
+	done         chan struct{}
 	publications []*centrifuge.Publication
 	top          centrifuge.StreamPosition
+	err          error
 }
 
 // History implements [centrifuge.Broker]. What it returns is shared, and not to be changed.
@@ -27,10 +36,37 @@ func (b *broker) History(channel string, o centrifuge.HistoryOptions) ([]*centri
 		since = *o.Filter.Since
 	}
 	key := fmt.Sprintf("%q %d %v %d %s %v", channel, since.Offset, o.Filter.Reverse, o.Filter.Limit, since.Epoch, o.MetaTTL)
-	found, err, _ := b.asked.Do(key, func() (any, error) {
-		publications, top, err := b.RedisBroker.History(channel, o)
-		return history{publications, top}, err
-	})
-	h := found.(history)
-	return h.publications, h.top, err
+	h := b.once(key, func(h *history) { h.publications, h.top, h.err = b.RedisBroker.History(channel, o) })
+	return h.publications, h.top, h.err
+}
+
+// once returns an answer to what was asked after it was called.
+func (b *broker) once(key string, ask func(*history)) *history {
+	b.mu.Lock()
+	q := b.asked[key]
+	if q != nil && q.next != nil {
+		h := q.next
+		b.mu.Unlock()
+		<-h.done
+		return h
+	}
+	h := &history{done: make(chan struct{})}
+	if q == nil {
+		q = &question{now: h}
+		b.asked[key] = q
+		b.mu.Unlock()
+	} else {
+		before := q.now
+		q.next = h
+		b.mu.Unlock()
+		<-before.done
+	}
+	ask(h)
+	b.mu.Lock()
+	if q.now, q.next = q.next, nil; q.now == nil {
+		delete(b.asked, key)
+	}
+	b.mu.Unlock()
+	close(h.done)
+	return h
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,9 +24,16 @@ const (
 
 // handle answers what clients do.
 func (g *Gateway) handle() {
-	g.node.OnCommandRead(func(c *centrifuge.Client, _ centrifuge.CommandReadEvent) error {
-		if l := clientOf(c.Context()).commands; l != nil && !l.Allow() {
+	g.node.OnCommandRead(func(c *centrifuge.Client, e centrifuge.CommandReadEvent) error {
+		who := clientOf(c.Context())
+		if who.commands != nil && !who.commands.Allow() {
 			return centrifuge.DisconnectTooManyRequests
+		}
+		if s := e.Command.Subscribe; s != nil {
+			who.comesBack.Store(nil)
+			if s.Recover {
+				who.comesBack.Store(&position{Offset: s.Offset, Epoch: s.Epoch}) // for OnSubscribe, which comes next
+			}
 		}
 		return nil
 	})
@@ -104,14 +112,16 @@ func (g *Gateway) connected(c *centrifuge.Client) {
 		return // it has no other commands
 	}
 	var asking atomic.Int64
+	var brought recently
 	c.OnSubscribe(func(e centrifuge.SubscribeEvent, answer centrifuge.SubscribeCallback) {
 		if e.Type != centrifuge.SubscriptionTypeStream {
 			answer(centrifuge.SubscribeReply{}, centrifuge.ErrorNotAvailable)
 			return
 		}
+		was := clientOf(c.Context()).comesBack.Load()
 		ask := func() {
 			options, err := g.admit(c.Context(), e.Channel)
-			if err == nil && options.EnableRecovery && transport != "websocket" && !g.fits(e.Channel) {
+			if err == nil && options.EnableRecovery && was != nil && transport != "websocket" && !g.fits(&brought, e.Channel, *was) {
 				options.EnableRecovery = false // it is told to read anew
 			}
 			answer(centrifuge.SubscribeReply{Options: options}, err)
@@ -128,9 +138,14 @@ func (g *Gateway) connected(c *centrifuge.Client) {
 		}()
 	})
 	c.OnPublish(func(e centrifuge.PublishEvent, answer centrifuge.PublishCallback) {
-		options, err := g.mayPublish(c.Context(), e.Channel, e.Data)
-		options.ClientInfo = e.ClientInfo
-		answer(centrifuge.PublishReply{Options: options}, err)
+		options, err := g.mayPublish(c.Context(), e.Channel, e.Data, e.ClientInfo)
+		if err != nil {
+			answer(centrifuge.PublishReply{}, err)
+			return
+		}
+		result, err := g.node.Publish(e.Channel, e.Data, centrifuge.WithHistory(options.HistorySize, options.HistoryTTL), centrifuge.WithClientInfo(options.ClientInfo))
+		g.metrics.told(c.Context(), e.Channel, err)
+		answer(centrifuge.PublishReply{Result: &result}, err)
 	})
 	c.OnPresence(func(e centrifuge.PresenceEvent, answer centrifuge.PresenceCallback) {
 		answer(centrifuge.PresenceReply{}, g.mayAsk(c, e.Channel, func(n Namespace) bool { return n.Presence }))
@@ -197,22 +212,56 @@ func (g *Gateway) admit(ctx context.Context, text string) (centrifuge.SubscribeO
 	return options, nil
 }
 
-// fits reports whether what a channel keeps can be brought through the queue of a client. One that is cut off for it would come back for the same.
-func (g *Gateway) fits(text string) bool {
+// fits reports whether what a client has missed in a channel can be brought through its queue, beside that of its other channels. A client that is cut off
+// for it would come back for the same.
+func (g *Gateway) fits(brought *recently, text string, was position) bool {
 	channel, _ := ParseChannel(text)
-	limit := centrifuge.NoLimit
 	if g.c.Namespaces[channel.Namespace].State {
-		limit = 1
-	}
-	h, err := g.node.History(text, centrifuge.WithHistoryFilter(centrifuge.HistoryFilter{Limit: limit, Reverse: true}))
-	if err != nil {
-		return true // as little can be brought
+		return brought.add(g.c.MaxMessageBytes, g.c.MaxQueueBytes/2) // the latest one alone
 	}
 	size := 0
-	for _, p := range h.Publications {
-		size += len(p.Data) + 256 // its place, tags and sender
+	for size < g.c.MaxQueueBytes/2 {
+		since := centrifuge.StreamPosition{Offset: was.Offset, Epoch: was.Epoch}
+		h, err := g.node.History(text, centrifuge.WithHistoryFilter(centrifuge.HistoryFilter{Since: &since, Limit: fitStep}))
+		if err != nil {
+			return true // nothing can be brought
+		}
+		for _, p := range h.Publications {
+			size += len(p.Data) + 256 // its place, tags and sender
+			was.Offset = p.Offset
+		}
+		if len(h.Publications) < fitStep {
+			break
+		}
 	}
-	return size < g.c.MaxQueueBytes/2
+	return brought.add(size, g.c.MaxQueueBytes/2)
+}
+
+const (
+	// fitStep bounds what is read of a history to see whether it fits.
+	fitStep = 50
+	// fitFor is how long a queue takes to be read: a guess.
+	fitFor = 5 * time.Second
+)
+
+// recently is what a client was brought of late, in bytes.
+type recently struct {
+	mu    sync.Mutex
+	since time.Time
+	size  int
+}
+
+func (r *recently) add(size, limit int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := time.Now(); now.Sub(r.since) > fitFor {
+		r.since, r.size = now, 0
+	}
+	if r.size+size > limit {
+		return false
+	}
+	r.size += size
+	return true
 }
 
 // channel returns a channel of the client's tenant.
@@ -250,7 +299,7 @@ func (g *Gateway) permit(ctx context.Context, may Permission, c Channel) error {
 }
 
 // mayPublish says how a client publishes, or that it does not.
-func (g *Gateway) mayPublish(ctx context.Context, text string, data []byte) (options centrifuge.PublishOptions, err error) {
+func (g *Gateway) mayPublish(ctx context.Context, text string, data []byte, by *centrifuge.ClientInfo) (options centrifuge.PublishOptions, err error) {
 	channel, n, err := g.channel(ctx, text)
 	if err == nil {
 		err = g.permit(ctx, n.Publish, channel)
@@ -263,6 +312,11 @@ func (g *Gateway) mayPublish(ctx context.Context, text string, data []byte) (opt
 		return options, centrifuge.ErrorBadRequest
 	}
 	options.HistorySize, options.HistoryTTL = n.History, n.HistoryAge
+	who := *by
+	if !n.Presence && !n.JoinLeave {
+		who.ConnInfo = nil // it is for those who see who is there
+	}
+	options.ClientInfo = &who
 	return options, nil
 }
 

@@ -125,7 +125,7 @@ func (g *Gateway) share(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("realtime: %w", err)
 	}
-	g.node.SetBroker(&broker{RedisBroker: shared})
+	g.node.SetBroker(&broker{RedisBroker: shared, asked: make(map[string]*question)})
 	presence, err := centrifuge.NewRedisPresenceManager(g.node, centrifuge.RedisPresenceManagerConfig{Prefix: g.c.Prefix, Shards: g.shards, PresenceTTL: 3 * g.c.Check})
 	if err != nil {
 		return fmt.Errorf("realtime: %w", err)
@@ -171,7 +171,8 @@ func (g *Gateway) commands() *rate.Limiter {
 }
 
 // Disconnect ends the connections of a user at all gateways, and has the module not come back: after a logout, say. What the user has shown must not be
-// taken any more: who polls has no connection between two polls.
+// taken any more: who polls has no connection between two polls. Who has shown it in the same moment may come in after; where that matters, call it again
+// after a second.
 func (g *Gateway) Disconnect(_ context.Context, tenant, user string) error {
 	return g.node.Disconnect(Identity{User: user, Tenant: tenant}.id(), centrifuge.WithCustomDisconnect(centrifuge.DisconnectForceNoReconnect))
 }

@@ -297,6 +297,40 @@ func TestDrainOfOne(t *testing.T) {
 	}
 }
 
+// What is shown of a user to those who may see who is there is not shown to others with what he publishes.
+func TestInfoOfPublishers(t *testing.T) {
+	t.Parallel()
+	g := open(t, quiet(func(c *realtime.Config) {
+		c.Authenticate = func(r *http.Request) (realtime.Identity, error) {
+			who, err := known(r)
+			who.Info = []byte(`{"mail":"ann@example.com"}`)
+			return who, err
+		}
+		c.Namespaces["seen"] = realtime.Namespace{Subscribe: realtime.Known, Publish: realtime.Known, Presence: true}
+	}))
+	ann := g.connect(t, as("ann", ""))
+	for channel, want := range map[string]string{"chat:a": "", "seen:a": `{"mail":"ann@example.com"}`} {
+		heard := make(chan *client.ClientInfo, 1)
+		s, err := g.connect(t, as("bob", "")).NewSubscription(channel)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ready := make(chan bool, 1)
+		s.OnSubscribed(func(client.SubscribedEvent) { ready <- true })
+		s.OnPublication(func(e client.PublicationEvent) { heard <- e.Info })
+		if err := s.Subscribe(); err != nil {
+			t.Fatal(err)
+		}
+		<-ready
+		if _, err := ann.Publish(t.Context(), channel, []byte(`1`)); err != nil {
+			t.Fatal(err)
+		}
+		if info := <-heard; info == nil || info.User != "ann" || string(info.ConnInfo) != want {
+			t.Errorf("%s: %+v", channel, info)
+		}
+	}
+}
+
 // Two gateways of one process that share nothing have channels of the same name, and neither is given what the other keeps.
 func TestGatewaysApart(t *testing.T) {
 	t.Parallel()

@@ -131,7 +131,10 @@ func (g *Gateway) known(w http.ResponseWriter, r *http.Request) (*client, bool) 
 	case err == nil:
 		c.commands = g.commands()
 		return c, true
-	case errors.Is(err, ErrUnauthenticated), errors.Is(err, ErrExpired):
+	case errors.Is(err, ErrExpired):
+		g.metrics.handshake(r.Context(), stranger)
+		refuse(w, http.StatusUnauthorized, expired) // it may come back
+	case errors.Is(err, ErrUnauthenticated):
 		g.metrics.handshake(r.Context(), stranger)
 		refuse(w, http.StatusUnauthorized, "not authenticated")
 	default:
@@ -142,6 +145,9 @@ func (g *Gateway) known(w http.ResponseWriter, r *http.Request) (*client, bool) 
 	}
 	return nil, false
 }
+
+// expired is what the module goes by.
+const expired = "token expired"
 
 func refuse(w http.ResponseWriter, status int, title string) {
 	w.Header().Set("Content-Type", "application/problem+json")
@@ -159,6 +165,7 @@ func (g *Gateway) fromHere(next http.Handler) http.Handler {
 			h := w.Header()
 			h.Set("Access-Control-Allow-Origin", origin)
 			h.Set("Access-Control-Allow-Credentials", "true")
+			h.Set("Access-Control-Expose-Headers", "Retry-After")
 			h.Add("Vary", "Origin")
 			if r.Method == http.MethodOptions {
 				h.Set("Access-Control-Allow-Methods", "GET, POST")

@@ -235,6 +235,19 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
+// A session that has expired may be followed by another; one that there is not need not be shown again.
+func TestExpiredSession(t *testing.T) {
+	t.Parallel()
+	for says, want := range map[error]string{realtime.ErrExpired: "token expired", realtime.ErrUnauthenticated: "not authenticated"} {
+		g := open(t, quiet(func(c *realtime.Config) {
+			c.Authenticate = func(*http.Request) (realtime.Identity, error) { return realtime.Identity{}, says }
+		}))
+		if a := g.poll(t, http.Header{}, `{"channels":{"article:a":{}}}`); a.Status != 401 || a.Title != want {
+			t.Errorf("%v: %+v", says, a)
+		}
+	}
+}
+
 // Who shows another's token, or has another's session by now, hears no more of what the one before was allowed.
 func TestBecomesAnother(t *testing.T) {
 	t.Parallel()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -32,7 +33,7 @@ type Identity struct {
 	// Expires is when to ask again. Default never. A client is asked earlier, by up to a fifth of the time that is left, so that
 	// those who came together do not all come back together.
 	Expires time.Time
-	// Info is shown to those who may see the presence. Default nothing.
+	// Info is shown to those who listen where a [Namespace] has Presence or JoinLeave, who hear the User of what clients publish anyway. Default nothing.
 	Info json.RawMessage
 }
 
@@ -48,9 +49,9 @@ func (i Identity) check() error {
 	return nil
 }
 
-// id is unique among the users of all tenants: a tenant's name has no slash.
+// id is unique among the users of all tenants, and of none: a tenant's name has no slash, and is not empty.
 func (i Identity) id() string {
-	if i.Tenant == "" || i.User == "" {
+	if i.User == "" || i.Tenant == "" && !strings.Contains(i.User, "/") {
 		return i.User
 	}
 	return i.Tenant + "/" + i.User
@@ -84,7 +85,9 @@ type client struct {
 	commands *rate.Limiter
 	poll     *poll // nil: it has another transport
 	address  string
-	unsure   atomic.Int32 // how often it could not be asked again since it was known
+	// comesBack is where the client was, of the subscription that it asks for; nil: it begins.
+	comesBack atomic.Pointer[position]
+	unsure    atomic.Int32 // how often it could not be asked again since it was known
 }
 
 type clientKey struct{}

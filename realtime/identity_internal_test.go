@@ -30,3 +30,15 @@ func TestSpread(t *testing.T) {
 		t.Errorf("after the end: %d", got)
 	}
 }
+
+// No two users are one to the gateway.
+func TestIDs(t *testing.T) {
+	t.Parallel()
+	seen := make(map[string]Identity)
+	for _, who := range []Identity{{User: "bob"}, {Tenant: "acme", User: "bob"}, {User: "acme/bob"}, {User: "/bob"}, {User: "/acme/bob"}, {Tenant: "acme", User: "/bob"}} {
+		if other, ok := seen[who.id()]; ok {
+			t.Errorf("%+v and %+v are both %q", who, other, who.id())
+		}
+		seen[who.id()] = who
+	}
+}

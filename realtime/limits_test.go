@@ -387,6 +387,25 @@ func TestMuchByStream(t *testing.T) {
 			t.Errorf("%s: %.500s", name, said.String())
 		}
 	}
+	// It goes by what was missed, and not by what there is.
+	body := fmt.Sprintf(`{"id":1,"connect":{}}`+"\n"+`{"id":2,"subscribe":{"channel":"article:a","recover":true,"offset":49,"epoch":%q}}`, here.Epoch)
+	r, _ := http.NewRequestWithContext(ctx, http.MethodPost, g.URL+"/rt/stream", strings.NewReader(body))
+	r.Header = as("ann", "")
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var said strings.Builder
+	for b := make([]byte, 64<<10); !strings.Contains(said.String(), "\n") || strings.Count(said.String(), "\n") < 2; {
+		n, err := response.Body.Read(b)
+		if said.Write(b[:n]); err != nil {
+			t.Fatalf("%v after %.500s", err, said.String())
+		}
+	}
+	if !strings.Contains(said.String(), `"recovered":true`) || strings.Count(said.String(), text) != 1 {
+		t.Errorf("%.700s", said.String())
+	}
 }
 
 // A body that does not come keeps no connection.

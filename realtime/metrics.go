@@ -44,7 +44,7 @@ var transports = [...]string{"websocket", "sse", "http_stream", "poll"}
 //	loadline.realtime.channels                            that somebody listens to here
 //	loadline.realtime.handshakes{outcome}                 accepted, limited, full, draining, unauthenticated, failed, origin
 //	loadline.realtime.disconnects{code}                   of centrifuge: 3000 by the client, 3008 slow, 3010 it has missed something, 3011 drained
-//	loadline.realtime.publications{channel.namespace, outcome}  of the application: published, late, duplicate, outdated, failed
+//	loadline.realtime.publications{channel.namespace, outcome}  of the application, and of clients: published, late, duplicate, outdated, failed
 //	loadline.realtime.publication.delay{channel.namespace}  of those that say At: from then until they were published
 //	loadline.realtime.messages                            that were sent to clients
 //	loadline.realtime.recoveries{outcome}                 of those that came back: recovered, lost
@@ -65,7 +65,7 @@ func newMetrics(g *Gateway, registry *prometheus.Registry, provider metric.Meter
 	}
 	meter := provider.Meter(scope)
 	var errs [11]error
-	m.publications, errs[0] = meter.Int64Counter("loadline.realtime.publications", metric.WithUnit("{publication}"), metric.WithDescription("What became of publications of the application."))
+	m.publications, errs[0] = meter.Int64Counter("loadline.realtime.publications", metric.WithUnit("{publication}"), metric.WithDescription("What became of publications."))
 	m.handshakes, errs[1] = meter.Int64Counter("loadline.realtime.handshakes", metric.WithUnit("{handshake}"), metric.WithDescription("Clients that came."))
 	m.disconnects, errs[2] = meter.Int64Counter("loadline.realtime.disconnects", metric.WithUnit("{disconnect}"), metric.WithDescription("Why connections have ended, by centrifuge's codes."))
 	connections, err := meter.Int64ObservableUpDownCounter("loadline.realtime.connections", metric.WithUnit("{connection}"), metric.WithDescription("Connections of clients."))
@@ -158,6 +158,12 @@ func (m *metrics) disconnected(code uint32) {
 
 func (m *metrics) handshake(ctx context.Context, outcome string) {
 	m.handshakes.Add(ctx, 1, metric.WithAttributes(attribute.String("outcome", outcome)))
+}
+
+// told is of what a client has published itself.
+func (m *metrics) told(ctx context.Context, text string, err error) {
+	c, _ := ParseChannel(text)
+	m.published(ctx, c.Namespace, time.Time{}, centrifuge.PublishResult{}, false, err)
 }
 
 func (m *metrics) published(ctx context.Context, namespace string, at time.Time, r centrifuge.PublishResult, late bool, err error) {

@@ -183,7 +183,7 @@ func (g *Gateway) poll(w http.ResponseWriter, r *http.Request) {
 	g.metrics.pollsLost.Add(int64(lost))
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))                          // which net/http takes off after the request
 	_ = json.NewEncoder(w).Encode(pollAnswer{Channels: channels, Denied: c.poll.denied, Later: c.poll.later}) // the client has gone
 }
 
@@ -270,7 +270,7 @@ func refusePoll(w http.ResponseWriter, err error) {
 	case errors.As(err, &disconnect) && disconnect.Code == centrifuge.DisconnectInvalidToken.Code:
 		refuse(w, http.StatusUnauthorized, "not authenticated")
 	case errors.Is(err, centrifuge.ErrorTokenExpired):
-		refuse(w, http.StatusUnauthorized, "token expired")
+		refuse(w, http.StatusUnauthorized, expired)
 	case errors.As(err, &disconnect) && disconnect.Code == centrifuge.DisconnectConnectionLimit.Code:
 		w.Header().Set("Retry-After", "5")
 		refuse(w, http.StatusTooManyRequests, "too many connections of one user")
@@ -310,7 +310,8 @@ func (g *Gateway) publishOnce(w http.ResponseWriter, r *http.Request) {
 		refusePoll(w, centrifuge.ErrorTooManyRequests)
 		return
 	}
-	options, err := g.mayPublish(withClient(r.Context(), c), ask.Channel, ask.Data)
+	info := &centrifuge.ClientInfo{UserID: c.who.id(), ConnInfo: c.who.Info}
+	options, err := g.mayPublish(withClient(r.Context(), c), ask.Channel, ask.Data, info)
 	switch {
 	case errors.Is(err, centrifuge.ErrorPermissionDenied):
 		refuse(w, http.StatusForbidden, "permission denied")
@@ -322,8 +323,9 @@ func (g *Gateway) publishOnce(w http.ResponseWriter, r *http.Request) {
 		refusePoll(w, err)
 		return
 	}
-	info := &centrifuge.ClientInfo{UserID: c.who.id(), ConnInfo: c.who.Info}
-	if _, err = g.node.Publish(ask.Channel, ask.Data, centrifuge.WithHistory(options.HistorySize, options.HistoryTTL), centrifuge.WithClientInfo(info)); err != nil {
+	_, err = g.node.Publish(ask.Channel, ask.Data, centrifuge.WithHistory(options.HistorySize, options.HistoryTTL), centrifuge.WithClientInfo(options.ClientInfo))
+	g.metrics.told(r.Context(), ask.Channel, err)
+	if err != nil {
 		g.log.WarnContext(r.Context(), "realtime: a client's publication was not made", "error", err)
 		refusePoll(w, err)
 		return

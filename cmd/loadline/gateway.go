@@ -44,7 +44,7 @@ type realtimeCmd struct {
 	Origins   []string `name:"origin" env:"LOADLINE_REALTIME_ORIGINS" placeholder:"URL" help:"Other sites whose pages may connect."`
 
 	CausalSecret string        `env:"LOADLINE_CAUSAL_SECRET" placeholder:"TEXT" help:"By which the application signs its causal tokens; publications carry none when left out."`
-	Drain        time.Duration `default:"${realtime_drain}" env:"LOADLINE_REALTIME_DRAIN" help:"How long to take to send clients away when asked to end."`
+	Drain        time.Duration `default:"${realtime_drain}" env:"LOADLINE_REALTIME_DRAIN" help:"How long to take to send clients away when asked to end. 0s: all at once."`
 	Metrics      string        `env:"LOADLINE_REALTIME_METRICS" placeholder:"ADDRESS" help:"Where to serve /metrics for Prometheus, and /healthz: 200 while new clients are taken. Not at all when left out."`
 }
 
@@ -137,6 +137,9 @@ func (c *realtimeCmd) handler(gateway *realtime.Gateway) http.Handler {
 func (c *realtimeCmd) config() (config realtime.Config, feeds []feed, err error) {
 	config = realtime.Config{
 		Redis: c.Redis, Prefix: c.Prefix, Origins: c.Origins, Drain: c.Drain, Namespaces: make(map[string]realtime.Namespace, len(c.Namespaces)),
+	}
+	if c.Drain == 0 {
+		config.Drain = time.Nanosecond // nothing would be the package's own
 	}
 	var errs []error
 	for _, text := range c.Namespaces {

@@ -2,11 +2,12 @@ package manifests
 
 import "fmt"
 
-// Thresholds of realtime, all guesses: how full a gateway may be, and how long after an
-// event clients may hear of it.
+// Thresholds of realtime, all guesses: how full a gateway may be, how long after an
+// event clients may hear of it, and how many of those that come may be refused.
 const (
 	gatewayFull        = "0.8"
 	publicationSeconds = "10"
+	refusedShare       = "0.05" // some are while all come back after a restart
 )
 
 const channelNamespace = "channel_namespace"
@@ -31,9 +32,9 @@ func (r ruled) realtimeCauses() []alert {
 	g := r.gateways()
 	all := []alert{
 		{
-			"LoadlineRealtimeRefuses", fmt.Sprintf("sum by (job, outcome) (rate(%s[5m])) > 0", g.Of("loadline_realtime_handshakes_total", `outcome=~"full|limited"`)), "10m", severityPage,
-			"{{ $labels.job }}: clients are refused for want of room ({{ $labels.outcome }})",
-			"full: the gateways have as many connections as they may, MaxConnections; more gateways take more. limited: more clients come a second than Handshakes allows, which is over soon after a restart; if it goes on, something cuts them off again and again: see loadline_realtime_disconnects_total.",
+			"LoadlineRealtimeRefuses", fmt.Sprintf("sum by (job) (rate(%s[5m])) / sum by (job) (rate(%s[5m])) > %s", g.Of("loadline_realtime_handshakes_total", `outcome=~"full|limited"`), g.Of("loadline_realtime_handshakes_total"), refusedShare), "10m", severityPage,
+			"{{ $labels.job }}: {{ $value | humanizePercentage }} of the clients that come are refused for want of room",
+			"By outcome, full: the gateways have as many connections as they may, MaxConnections; more gateways take more. limited: more clients come a second than Handshakes allows, which is over soon after a restart; if it goes on, something cuts them off again and again: see loadline_realtime_disconnects_total.",
 		},
 		{
 			"LoadlineRealtimeFull", r.fullness() + " > " + gatewayFull, "10m", severityTicket,

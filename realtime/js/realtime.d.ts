@@ -3,7 +3,7 @@ export type Transport = 'websocket' | 'stream' | 'sse' | 'poll';
 
 export type State = 'idle' | 'connecting' | 'connected' | 'waiting' | 'closed';
 
-/** Why what a channel is about is to be read: it was subscribed to; something was missed that is not kept any more; it is no news. */
+/** Why what a channel is about is to be read: it was subscribed to; something was missed that is not kept any more, or could not be shown; it is no news. */
 export type Why = 'first' | 'lost' | 'late';
 
 export interface Stats {
@@ -43,7 +43,7 @@ export interface Meta {
 }
 
 export interface Listener<T = unknown> {
-  /** One after the other; what it returns is waited for. */
+  /** One after the other; what it returns is waited for. When it fails, refresh is called with 'lost'. */
   onPublication?: (data: T, meta: Meta) => void | Promise<void>;
   /**
    * Reads what the channel is about, with headers that let it see all that was published there. Publications wait for it. It is called again

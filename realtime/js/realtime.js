@@ -282,6 +282,7 @@ export class Realtime {
   #refresh(channel, why, ask) {
     if (channel.due) return;
     channel.due = true;
+    ask &&= channel.epoch; // others keep nothing that could be asked for
     const job = async () => {
       // What was published last may be what a replica does not have yet.
       if (ask) channel.unsure = !this.#connection?.ready; // and read again when it can be asked
@@ -313,7 +314,10 @@ export class Realtime {
           break;
         } catch (error) {
           this.#options.onError(error);
-          if (!next.again) break;
+          if (!next.again) {
+            this.#refresh(channel, 'lost', true); // the page may not show it
+            break;
+          }
           await sleep(this.#delay(n) + 100);
         }
       }
@@ -352,6 +356,7 @@ export class Realtime {
     const connection = { name: 'poll', close: changed, send() {}, subscribe() {}, unsubscribe: changed };
     const once = async () => {
       abort = new AbortController();
+      clearTimeout(this.#timers.get('alive'));
       const { signal } = abort;
       const { wait } = this.#options;
       const asked = {};

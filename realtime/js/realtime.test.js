@@ -137,6 +137,38 @@ const cases = {
     c.rt.close();
   },
 
+  async 'a channel that keeps nothing is read, and heard'() {
+    reply = ({ subscribe }) => (subscribe ? [{ subscribe: {} }] : [{ error: { code: 103, message: 'permission denied' } }]);
+    const c = client({ transports: ['websocket'] });
+    await until('it is read', () => c.read.length === 1);
+    sockets[0].hear({ push: { channel: 'a:1', pub: { data: 1 } } }, { push: { channel: 'a:1', pub: { data: 2 } } });
+    await until('it is heard', () => c.heard.length === 2);
+    same(c.read, ['first']);
+    same(sockets[0].sent.filter(({ history }) => history).length, 0);
+    c.rt.close();
+  },
+
+  async 'what could not be shown is read anew'() {
+    reply = subscribed({ offset: 0 });
+    const c = client({ transports: ['websocket'] }, { onPublication: async (n) => { if (n === 1) throw new Error('no'); c.heard.push(n); } });
+    await until('it is read', () => c.read.length === 1);
+    sockets[0].hear(push('a:1', 1), push('a:1', 2));
+    await until('it is read again', () => c.read.length === 2 && c.heard.length === 1);
+    same(c.read, ['first', 'lost']);
+    c.rt.close();
+  },
+
+  async 'a poll of nothing is not missed'() {
+    answer = (_, body) => status(200, { channels: Object.fromEntries(Object.keys(body.channels).map((name) => [name, { epoch: 'e', offset: 0 }])) });
+    const c = client({ transports: ['poll'], wait: -9.9 }); // a poll is given up after 100 ms
+    await until('it is connected', () => c.rt.state === 'connected');
+    c.off();
+    await sleep(500);
+    same(c.rt.state, 'connected');
+    same(c.errors, []);
+    c.rt.close();
+  },
+
   async 'more than can be shown is read anew'() {
     reply = subscribed({ offset: 0 });
     let go;
