@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -48,6 +49,11 @@ type Live struct {
 	c       realtime.Config
 	log     *slog.Logger
 	gateway atomic.Pointer[gateway]
+	opened  chan struct{} // closed when the gateway is there
+	leaving chan struct{} // closed when clients are to be sent away
+
+	mu      sync.Mutex // of what is in use by While: none is added when leaving is closed
+	telling sync.WaitGroup
 }
 
 type gateway struct {
@@ -55,8 +61,8 @@ type gateway struct {
 	handler http.Handler
 }
 
-// errAway is the error of what is told while there is no gateway: another instance takes it, or this one later.
-var errAway = errors.New("live: the gateway is not there yet, or not any more")
+// errAway is the error of what is told while there is no gateway.
+var errAway = errors.New("live: the gateway is not there yet")
 
 // New checks the configuration.
 func New(c Config) (*Live, error) {
@@ -64,7 +70,7 @@ func New(c Config) (*Live, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Live{log: c.Log, c: realtime.Config{
+	l := &Live{log: c.Log, opened: make(chan struct{}), leaving: make(chan struct{}), c: realtime.Config{
 		Prefix: c.Prefix, Keys: c.Keys, MaxConnections: c.MaxConnections, Logger: c.Log,
 		Authenticate: identify(c.Session, token), Token: token,
 		Address: func(r *http.Request) string { return edge.ClientAddr(r.Context()).String() },
@@ -114,10 +120,10 @@ func (l *Live) Handler() http.Handler {
 	})
 }
 
-// Publish implements fromevents.Publisher.
+// Publish implements fromevents.Publisher. See [Live.While].
 func (l *Live) Publish(ctx context.Context, p realtime.Publication) error {
 	g := l.gateway.Load()
-	if g == nil || !g.Ready() {
+	if g == nil {
 		return errAway
 	}
 	return g.Publish(ctx, p)
@@ -133,13 +139,58 @@ func (l *Live) Disconnect(ctx context.Context, user string) error {
 	return g.Disconnect(ctx, "", user)
 }
 
-// Run serves until ctx is done, and then sends clients away. Redis is waited for.
+// While runs what publishes here, such as a consumer, from when the gateway is there until its clients are sent away, or ctx is done. What an event
+// tells of would wait here before and after, and with it all of its key, while other instances could tell it.
+func (l *Live) While(ctx context.Context, run func(context.Context) error) error {
+	select {
+	case <-l.opened:
+	case <-ctx.Done():
+		return nil
+	}
+	if !l.tells() {
+		return nil
+	}
+	defer l.telling.Done()
+	ctx, stop := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case <-l.leaving:
+			stop()
+		case <-ctx.Done():
+		}
+	})
+	err := run(ctx)
+	stop()
+	watching.Wait()
+	return err
+}
+
+func (l *Live) tells() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-l.leaving:
+		return false
+	default:
+		l.telling.Add(1)
+		return true
+	}
+}
+
+// Run serves until ctx is done, and then sends clients away, when what [Live.While] runs has ended. Redis is waited for. Run may be called once.
 func (l *Live) Run(ctx context.Context) error {
 	opened, err := l.open(ctx)
 	if opened == nil {
 		return err
 	}
 	l.gateway.Store(&gateway{opened, opened.Handler()})
+	close(l.opened)
+	<-ctx.Done()
+	l.mu.Lock()
+	close(l.leaving)
+	l.mu.Unlock()
+	l.telling.Wait()
 	return opened.Run(ctx)
 }
 

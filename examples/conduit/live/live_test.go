@@ -2,6 +2,7 @@ package live_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/loadlinehq/loadline/events"
 	"github.com/loadlinehq/loadline/events/natsjs"
@@ -45,6 +46,7 @@ var (
 // fixture is an application without its API.
 type fixture struct {
 	*postgres.Store
+	set *stacktest.Set
 	db  *postgres.Replicated
 	url string
 }
@@ -58,25 +60,35 @@ func newFixture(t *testing.T) *fixture {
 	}
 	t.Cleanup(db.Close)
 	l := newLive(t, live.Config{Redis: set.RedisURL, Prefix: set.KeyPrefix + "rt"})
+	m := newMesh(t, set, db, l)
+	runs(t, db.Run)
+	runs(t, m.Run)
+	return &fixture{postgres.NewStore(m.Waking(db), m), set, db, serve(t, l)}
+}
+
+// newMesh is that of an instance, which tells by its gateway.
+func newMesh(t *testing.T, set *stacktest.Set, db *postgres.Replicated, l *live.Live) *mesh.Mesh {
+	t.Helper()
 	m, err := mesh.New(mesh.Config{
 		NATS: natsjs.Config{
 			URL: set.NATSURL, Stream: set.StreamPrefix + "EVENTS", DeadLetters: set.StreamPrefix + "DLQ", Advisories: set.StreamPrefix + "ADVISORIES",
 			SubjectPrefix: set.SubjectPrefix, MaxBytes: 64 << 20, DeadLetterMaxBytes: 16 << 20, Logger: quiet,
 		},
 		DB: db.Router(), RelayDSN: set.URL, Log: quiet,
-		Tell: func(c *events.Consumer) { live.Handle(c, l, postgres.NewStore(db, postgres.Immediately{})) },
+		Tell: func(ctx context.Context, c *events.Consumer) error {
+			live.Handle(c, l, postgres.NewStore(db, postgres.Immediately{}))
+			return l.While(ctx, c.Run)
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	runs(t, db.Run)
-	runs(t, m.Run)
-	return &fixture{postgres.NewStore(m.Waking(db), m), db, serve(t, l)}
+	return m
 }
 
 func newLive(t *testing.T, c live.Config) *live.Live {
 	t.Helper()
-	c.Secret, c.Drain, c.Log = secret, time.Millisecond, quiet
+	c.Secret, c.Drain, c.Log = secret, cmp.Or(c.Drain, time.Millisecond), quiet
 	l, err := live.New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -230,7 +242,7 @@ func TestTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := live.OfArticle{Comment: &live.Comment{ID: short.ID, CreatedAt: short.CreatedAt.UTC(), UpdatedAt: short.UpdatedAt.UTC(), Body: "Well <b>", Author: live.Author{Username: "jane"}}}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 
@@ -367,4 +379,61 @@ func TestDrain(t *testing.T) {
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("it takes %v", took)
 	}
+}
+
+// While one of two instances sends its clients away, and while another has not reached Redis, what happens is told without delay.
+func TestToldWithoutDelay(t *testing.T) {
+	t.Parallel()
+	f, ctx := newFixture(t), t.Context()
+	jake, _ := f.user(t, "jake")
+	run := func(l *live.Live) (url string, stop func()) {
+		runs(t, newMesh(t, f.set, f.db, l).Run)
+		server := httptest.NewServer(l.Handler())
+		t.Cleanup(server.Close)
+		ctx, leave := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- l.Run(ctx) }()
+		t.Cleanup(func() {
+			leave()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+		return server.URL, leave
+	}
+	run(newLive(t, live.Config{Redis: "redis://127.0.0.1:1"}))
+	leaving, leave := run(newLive(t, live.Config{Redis: f.set.RedisURL, Prefix: f.set.KeyPrefix + "rt", Drain: 4 * time.Second}))
+	listen(t, leaving, "", "article:1") // it is there
+	for range 2 {                       // the second of whom is sent away after two seconds
+		response, err := http.Post(leaving+"/stream", "application/json", strings.NewReader(`{"id":1,"connect":{}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = response.Body.Close() })
+		if lines := bufio.NewScanner(response.Body); !lines.Scan() {
+			t.Fatal(lines.Err())
+		}
+	}
+
+	// Of as many articles as there are partitions, so that each member has some.
+	tell := func(when string) {
+		for n := range 16 {
+			article, err := f.CreateArticle(ctx, jake, conduit.Draft{Title: fmt.Sprintf("%s %d", when, n), Description: "d", Body: "b"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			reader := listen(t, f.url, "", live.ArticleChannel(article.ID))
+			began := time.Now()
+			if _, err := f.CreateComment(ctx, jake, article.Slug, "Well"); err != nil {
+				t.Fatal(err)
+			}
+			reader.next(t)
+			if took := time.Since(began); took > 4*time.Second {
+				t.Errorf("%s, of article %d it takes %v", when, n, took)
+			}
+		}
+	}
+	tell("before")
+	leave()
+	tell("meanwhile")
 }

@@ -25,11 +25,14 @@ import (
 // are refused.
 const maxOutboxBytes = 1 << 30
 
-// TellGroup is the group of what [Config.Tell] adds, of all instances.
+// TellGroup is the group of what [Config.Tell] runs, of all instances.
 const TellGroup = "realtime"
 
 // tellAckWait is how long who looks waits for what a member of the group has taken that then died: its handlers are short, and somebody waits.
 const tellAckWait = 5 * time.Second
+
+// tellDrain is how long what is under way may go on when the consumer ends, before another member takes it.
+const tellDrain = 2 * time.Second
 
 // Config says where the broker is, and how the database is reached.
 type Config struct {
@@ -42,9 +45,9 @@ type Config struct {
 	// Invalidator is the cache, nil if there is none. All processes that relay one outbox must have it, or
 	// none: while one without it relays, nothing is cached.
 	Invalidator outbox.Invalidator
-	// Tell adds handlers to a consumer of a group of its own, such as what tells browsers; nil if there are none. The group begins
-	// with what happens when it is new.
-	Tell func(*events.Consumer)
+	// Tell adds handlers to a consumer of a group of its own, such as what tells browsers, and runs it, until ctx is done at the latest: while it does
+	// not, the group's other members do the work. The group begins with what happens when it is new. Default: there is none.
+	Tell func(ctx context.Context, c *events.Consumer) error
 	Log  *slog.Logger
 }
 
@@ -219,14 +222,13 @@ func (m *Mesh) connected(ctx context.Context, driver *natsjs.Driver) error {
 		return err
 	}
 	m.handle(consumer)
-	members := []*events.Consumer{consumer}
+	members := []func(context.Context) error{consumer.Run}
 	if m.c.Tell != nil {
-		told, err := events.NewConsumer(driver, events.ConsumerConfig{Group: TellGroup, StartAt: time.Now().Add(-time.Minute), AckWait: tellAckWait, Logger: m.c.Log})
+		told, err := events.NewConsumer(driver, events.ConsumerConfig{Group: TellGroup, StartAt: time.Now().Add(-time.Minute), AckWait: tellAckWait, DrainTimeout: tellDrain, Logger: m.c.Log})
 		if err != nil {
 			return err
 		}
-		m.c.Tell(told)
-		members = append(members, told)
+		members = append(members, func(ctx context.Context) error { return m.c.Tell(ctx, told) })
 	}
 	publisher, err := events.NewPublisher(driver, events.PublisherConfig{Source: Source})
 	if err != nil {
@@ -236,8 +238,8 @@ func (m *Mesh) connected(ctx context.Context, driver *natsjs.Driver) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return driver.Run(ctx) })
 	g.Go(func() error { return relay.Run(ctx) })
-	for _, member := range members {
-		g.Go(func() error { return member.Run(ctx) })
+	for _, run := range members {
+		g.Go(func() error { return run(ctx) })
 	}
 	g.Go(func() error {
 		err := m.inbox.Follow(ctx, consumer)

@@ -136,7 +136,10 @@ func openLoadline(ctx context.Context, s settings, log *slog.Logger) (backend, e
 			b.close()
 			return backend{}, err
 		}
-		meshed.Tell = func(c *events.Consumer) { live.Handle(c, b.live, store) }
+		meshed.Tell = func(ctx context.Context, c *events.Consumer) error {
+			live.Handle(c, b.live, store)
+			return b.live.While(ctx, c.Run)
+		}
 	}
 	var caches *caching.Caches
 	if s.Redis.URL != "" {
