@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -72,15 +73,45 @@ func (l *Limits) Close() error {
 	return errors.Join(errs...)
 }
 
+// stage is what a request is counted by, where that is not all in one place.
+type stage int
+
+const (
+	byAddress stage = iota + 1
+	byClient
+)
+
+type stageKey struct{}
+
+func stageOf(r *http.Request) stage {
+	s, _ := r.Context().Value(stageKey{}).(stage)
+	return s
+}
+
+func at(s stage, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), stageKey{}, s)))
+	})
+}
+
+// ByAddress counts requests by the client's address alone, for what stands before the API and costs something itself. The API does not count
+// them by it again.
+func (l *Limits) ByAddress(next http.Handler) http.Handler {
+	if l.ofClient == nil {
+		return next
+	}
+	return at(byAddress, l.ofClient(at(byClient, next)))
+}
+
 // policies are all looked at in one place, behind authentication, which takes microseconds: so an address does not pay for what is refused
 // to one of its users.
 func policies(perMinute, loopback int) []ratelimit.Policy {
 	host, _ := os.Hostname()
 	isHere := func(r *http.Request) bool { return loopback > 0 && ratelimit.FromLoopback(r) }
-	// of counts requests from this machine, or from others.
-	of := func(here bool, key func(*http.Request) string) func(*http.Request) string {
+	// of counts requests from this machine, or from others, if they are not counted elsewhere.
+	of := func(here bool, elsewhere stage, key func(*http.Request) string) func(*http.Request) string {
 		return func(r *http.Request) string {
-			if isHealth(r) || isHere(r) != here {
+			if isHealth(r) || isHere(r) != here || stageOf(r) == elsewhere {
 				return ""
 			}
 			return key(r)
@@ -93,14 +124,14 @@ func policies(perMinute, loopback int) []ratelimit.Policy {
 		return ratelimit.ByAddress(r)
 	}
 	all := []ratelimit.Policy{
-		{Name: "address", Limit: addressShare * perMinute, Window: time.Minute, Key: of(false, ratelimit.ByAddress)},
-		{Name: "client", Limit: perMinute, Window: time.Minute, Key: of(false, client)},
+		{Name: "address", Limit: addressShare * perMinute, Window: time.Minute, Key: of(false, byClient, ratelimit.ByAddress)},
+		{Name: "client", Limit: perMinute, Window: time.Minute, Key: of(false, byAddress, client)},
 	}
 	if loopback > 0 {
 		all = append(all,
 			// Each machine's own: 127.0.0.1 is on all of them.
-			ratelimit.Policy{Name: "loopback", Limit: loopback, Window: time.Minute, Key: of(true, func(r *http.Request) string { return host + " " + ratelimit.ByAddress(r) })},
-			ratelimit.Policy{Name: "loopback-user", Limit: loopback, Window: time.Minute, Key: of(true, Principal)})
+			ratelimit.Policy{Name: "loopback", Limit: loopback, Window: time.Minute, Key: of(true, byClient, func(r *http.Request) string { return host + " " + ratelimit.ByAddress(r) })},
+			ratelimit.Policy{Name: "loopback-user", Limit: loopback, Window: time.Minute, Key: of(true, byAddress, Principal)})
 	}
 	return all
 }

@@ -167,8 +167,8 @@ func (a *answer) user() (token string, user *userView, err error) {
 
 func (a *answer) copyTo(w http.ResponseWriter) {
 	for _, name := range []string{"Content-Type", "Retry-After", "RateLimit", "RateLimit-Policy", "Cache-Control"} {
-		if value := a.header.Get(name); value != "" {
-			w.Header().Set(name, value)
+		for _, value := range a.header.Values(name) {
+			w.Header().Add(name, value) // lists, of which Config.Limit may have said the beginning
 		}
 	}
 	w.WriteHeader(a.status)

@@ -35,7 +35,9 @@ type Config struct {
 	Live Live
 	// TrustedProxies are those of httpapi.Config.
 	TrustedProxies []string
-	Log            *slog.Logger
+	// Limit is before all that asks for a session, such as httpapi.Limits.ByAddress: a cookie that somebody has made up is asked for as well. Default none.
+	Limit edge.Middleware
+	Log   *slog.Logger
 }
 
 type handler struct {
@@ -57,11 +59,19 @@ func New(c Config) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /{$}", static)
 	mux.Handle("/web/", http.StripPrefix("/web", static))
-	mux.HandleFunc("GET /web/session", h.session)
-	mux.HandleFunc("POST /web/login", h.enter("/api/users/login"))
-	mux.HandleFunc("POST /web/register", h.enter("/api/users"))
-	mux.HandleFunc("POST /web/logout", h.leave)
-	mux.HandleFunc("/web/api/", h.pass)
+	for pattern, asks := range map[string]http.HandlerFunc{
+		"GET /web/session":   h.session,
+		"POST /web/login":    h.enter("/api/users/login"),
+		"POST /web/register": h.enter("/api/users"),
+		"POST /web/logout":   h.leave,
+		"/web/api/":          h.pass,
+	} {
+		if c.Limit == nil {
+			mux.Handle(pattern, asks)
+			continue
+		}
+		mux.Handle(pattern, c.Limit(asks))
+	}
 	chain, err := edge.Chain(edge.ChainConfig{
 		Errors:   h.errors,
 		Mux:      mux,

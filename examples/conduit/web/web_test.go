@@ -49,6 +49,11 @@ type site struct {
 // newSite has sessions in Redis, or in memory where the address is "".
 func newSite(t *testing.T, redis, prefix string) *site {
 	t.Helper()
+	return newLimitedSite(t, redis, prefix, nil)
+}
+
+func newLimitedSite(t *testing.T, redis, prefix string, limits *httpapi.Limits) *site {
+	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	db, err := postgres.Open(t.Context(), postgres.Config{URL: stacktest.Postgres(t, stacktest.Migrated(postgres.Migrations)).URL, MaxConns: 4})
 	if err != nil {
@@ -62,7 +67,7 @@ func newSite(t *testing.T, redis, prefix string) *site {
 	store := postgres.NewStore(db, postgres.Immediately{})
 	api, err := httpapi.New(httpapi.Config{
 		Store: store, Viewed: store.Viewed, Passwords: auth.NewHasher(), Tokens: tokens, Health: httpapi.NewHealth(db.Ping), Logger: quiet, CORSOrigins: []string{"*"},
-		ArticleChannel: live.ArticleChannel, UserChannel: live.UserChannel,
+		ArticleChannel: live.ArticleChannel, UserChannel: live.UserChannel, Limits: limits,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +82,11 @@ func newSite(t *testing.T, redis, prefix string) *site {
 		sessions = web.NewStore(client, prefix)
 	}
 	s := &site{ends: new(disconnected)}
-	handler, err := web.New(web.Config{API: api, Sessions: web.NewSessions(sessions, false), Tokens: tokens, Live: s.ends, Log: quiet})
+	config := web.Config{API: api, Sessions: web.NewSessions(sessions, false), Tokens: tokens, Live: s.ends, Log: quiet}
+	if limits != nil {
+		config.Limit = limits.ByAddress
+	}
+	handler, err := web.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,6 +199,40 @@ func TestSession(t *testing.T) {
 			b.want(t, 401, "credentials", "POST", "/web/login", strings.Replace(jake, "correct", "wrong", 1))
 		})
 	}
+}
+
+// What asks for a session is limited by address, whatever the cookie is; the page itself is not, and what the API is asked for is counted once.
+func TestLimit(t *testing.T) {
+	t.Parallel()
+	limits, err := httpapi.NewLimits(httpapi.LimitsConfig{PerMinute: 3, Instances: 1, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = limits.Close() })
+	s := newLimitedSite(t, "", "", limits)
+	b := s.browser(t)
+	for _, path := range []string{"/web/session", "/web/api/tags"} {
+		h := b.want(t, 200, "", "GET", path, "", "Cookie", "conduit=made-up").Header
+		if says := strings.Join(h.Values("RateLimit"), ", "); strings.Count(says, `"address"`) != 1 {
+			t.Errorf("%s: %s, of one address once", path, says)
+		}
+	}
+	refused := func(most int, method, path string) {
+		t.Helper()
+		for range most { // and some that come to be allowed meanwhile
+			response, _ := b.do(t, method, path, jake, "Cookie", "conduit=made-up")
+			if response.StatusCode == http.StatusTooManyRequests && response.Header.Get("Retry-After") != "" {
+				return
+			}
+		}
+		t.Errorf("%s %s is not refused", method, path)
+	}
+	refused(10, "GET", "/web/api/tags") // an address without a user has three
+	for path, method := range map[string]string{"/web/session": "GET", "/web/logout": "POST", "/web/login": "POST", "/web/register": "POST"} {
+		refused(100, method, path)
+	}
+	b.want(t, 200, "<!doctype html>", "GET", "/", "")
+	b.want(t, 200, "", "GET", "/web/app.js", "")
 }
 
 // Pages of other sites get nothing done, with cookies or without: a stranger's page must not log anybody in either.

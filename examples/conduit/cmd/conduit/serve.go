@@ -119,6 +119,9 @@ func serve(ctx context.Context, s settings, arm string) error {
 	if backend.live != nil {
 		config.ArticleChannel, config.UserChannel, pages.Live = live.ArticleChannel, live.UserChannel, backend.live
 	}
+	if backend.limits != nil {
+		pages.Limit = backend.limits.ByAddress
+	}
 	if pages.API, err = httpapi.New(config); err != nil {
 		return err
 	}
