@@ -70,12 +70,17 @@ func (h *handler) enter(path string) http.HandlerFunc {
 			return
 		}
 		token, _, err := got.user()
+		var before string
 		if err == nil {
-			err = h.c.Sessions.begin(w, r, token)
+			before, err = h.c.Sessions.begin(w, r, token)
 		}
 		if err != nil {
 			h.unavailable(w, r, err)
 			return
+		}
+		// Another window of this browser may still be the other's: it asks who it is when its connection ends.
+		if h.userOf(before) != h.userOf(token) {
+			h.disconnect(r, before)
 		}
 		h.writeUser(w, r, got)
 	}
@@ -88,12 +93,28 @@ func (h *handler) leave(w http.ResponseWriter, r *http.Request) {
 		h.unavailable(w, r, err)
 		return
 	}
-	if user, err := h.c.Tokens.Check(token); err == nil && h.c.Live != nil {
-		if err := h.c.Live.Disconnect(r.Context(), strconv.FormatInt(user, 10)); err != nil {
-			h.c.Log.WarnContext(r.Context(), "who has logged out may hear of notifications until he closes the page", slog.Any("error", err))
-		}
-	}
+	h.disconnect(r, token)
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// disconnect ends what the user of a token listens to, whose session has ended.
+func (h *handler) disconnect(r *http.Request, token string) {
+	user := h.userOf(token)
+	if user == 0 || h.c.Live == nil {
+		return
+	}
+	if err := h.c.Live.Disconnect(r.Context(), strconv.FormatInt(user, 10)); err != nil {
+		h.c.Log.WarnContext(r.Context(), "who has logged out may hear of notifications until he closes the page", slog.Any("error", err))
+	}
+}
+
+// userOf is 0 where a token is nobody's.
+func (h *handler) userOf(token string) int64 {
+	user, err := h.c.Tokens.Check(token)
+	if err != nil {
+		return 0
+	}
+	return user
 }
 
 // writeUser answers with the user of the API's answer, who keeps the token of it for himself.
@@ -120,6 +141,9 @@ func (h *handler) write(w http.ResponseWriter, status int, object any) {
 	_, _ = w.Write(body) // to a browser that has gone
 }
 
+// awayHeader is what tells a page that it is by its session that it is refused, and not by what it has asked for.
+const awayHeader = "Conduit-Away"
+
 // unavailable says in the API's shape what cannot be done while sessions are away.
 func (h *handler) unavailable(w http.ResponseWriter, r *http.Request, err error) {
 	if !errors.Is(err, ErrSessions) {
@@ -128,6 +152,7 @@ func (h *handler) unavailable(w http.ResponseWriter, r *http.Request, err error)
 	}
 	h.c.Log.WarnContext(r.Context(), "a session cannot be asked for", slog.Any("error", err), slog.String("request_id", edge.RequestID(r.Context())))
 	w.Header().Set("Retry-After", strconv.Itoa(int((2 * time.Second).Seconds())))
+	w.Header().Set(awayHeader, "sessions")
 	h.write(w, http.StatusServiceUnavailable, map[string]map[string][]string{"errors": {"login": {"is not possible at the moment, try again later"}}})
 }
 

@@ -5,4 +5,8 @@
 // scs, in Redis, or in this process without one. What the page asks for under /web/api/ is passed to the API in this process, with the session's
 // token. Who has not logged in asks the API itself, and needs no session: while Redis is away he reads as before, and who wants to log in is told that
 // it cannot be done now.
+//
+// A logout, and a login as somebody else, ends what the user listens to, once: a connection that asked for the session just before and is not there yet
+// stays, and hears that its user has notifications, and of which kind, until the page is closed. It cannot read them. A window that does not listen asks who
+// it is when it is looked at again: until then it says the one name, and writes in the other.
 package web

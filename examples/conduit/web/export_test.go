@@ -4,5 +4,6 @@ import "net/http"
 
 // Begin is what a login does.
 func Begin(s *Sessions, w http.ResponseWriter, r *http.Request, token string) error {
-	return s.begin(w, r, token)
+	_, err := s.begin(w, r, token)
+	return err
 }

@@ -58,22 +58,24 @@ func (s *Sessions) answer(ctx context.Context) error {
 	return nil
 }
 
-// begin gives who has logged in a session of a new name: one that somebody else has given him is worth nothing.
-func (s *Sessions) begin(w http.ResponseWriter, r *http.Request, token string) error {
+// begin gives who has logged in a session of a new name: one that somebody else has given him is worth nothing. It returns the token that was in the
+// old one.
+func (s *Sessions) begin(w http.ResponseWriter, r *http.Request, token string) (before string, err error) {
 	ctx, err := s.load(r)
 	if err != nil {
-		return err
+		return "", err
 	}
+	before = s.scs.GetString(ctx, tokenKey)
 	if err := s.scs.RenewToken(ctx); err != nil {
-		return err
+		return "", err
 	}
 	s.scs.Put(ctx, tokenKey, token)
 	name, expires, err := s.scs.Commit(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
 	s.scs.WriteSessionCookie(ctx, w, name, expires)
-	return nil
+	return before, nil
 }
 
 // end destroys the session of a request, and returns the token that was in it.

@@ -201,6 +201,23 @@ func TestSession(t *testing.T) {
 	}
 }
 
+// Who logs in where another was logged in ends what that one's windows listen to, so that they ask who they are; who logs in again does not.
+func TestAnotherLogin(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "", "")
+	b := s.browser(t)
+	b.want(t, 200, "jake", "POST", "/web/register", jake)
+	b.want(t, 200, "jake", "POST", "/web/login", jake)
+	if len(*s.ends) != 0 {
+		t.Errorf("connections of %v were ended", *s.ends)
+	}
+	b.want(t, 200, "jane", "POST", "/web/register", strings.ReplaceAll(jake, "jake", "jane"))
+	b.want(t, 200, `"username":"jane"`, "GET", "/web/session", "")
+	if len(*s.ends) != 1 || (*s.ends)[0] != "1" {
+		t.Errorf("connections of %v were ended", *s.ends)
+	}
+}
+
 // What asks for a session is limited by address, whatever the cookie is; the page itself is not, and what the API is asked for is counted once.
 func TestLimit(t *testing.T) {
 	t.Parallel()
@@ -276,9 +293,13 @@ func TestRedisIsAway(t *testing.T) {
 				t.Errorf("%s: %v", path, h)
 			}
 		}
-		b.want(t, 503, "not possible", "GET", "/web/session", "")
+		for _, path := range []string{"/web/session", "/web/api/articles"} {
+			if h := b.want(t, 503, "not possible", "GET", path, "").Header; h.Get("Conduit-Away") != "sessions" {
+				t.Errorf("%s: %v does not say that it is for sessions", path, h)
+			}
+		}
 		b.want(t, 503, "not possible", "POST", "/web/logout", "")
-		if took := time.Since(began); took > 7*time.Second {
+		if took := time.Since(began); took > 8*time.Second {
 			t.Errorf("%s: it takes %v", test.name, took)
 		}
 	}
