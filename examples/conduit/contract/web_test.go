@@ -20,8 +20,8 @@ import (
 )
 
 // Two users in two windows, on two instances: what one writes the other sees, and hears of; what is deleted goes; each instance dies while comments are
-// written through the other, and both pages show what is in the database, once. Who logs out hears nothing any more that is for him. Without
-// Redis visitors read.
+// written through the other, and both pages show what is in the database, once. What fails to be read is read again. Who logs out hears nothing any more
+// that is for him, and who logs in as another is the other in all windows. Without Redis all read.
 // LOADLINE_SCREENSHOTS is a directory for what was seen.
 func TestWebPage(t *testing.T) {
 	if os.Getenv("LOADLINE_SLOW") == "" {
@@ -63,6 +63,54 @@ func TestWebPage(t *testing.T) {
 	ann.shot(t, "web-bell.png")
 	run[bool](t, ann.browser, `document.querySelector("#notices").hidePopover(), true`)
 
+	token := login(t, url, "bob")
+
+	// What is read after a publication is read again when that fails, and many at once are read together.
+	run[bool](t, ann.browser, `window.fails = 1, window.readings = 0, window.fetched = fetch, window.fetch = (path, ...more) => {
+		if (!String(path).includes("/notifications?")) return fetched(path, ...more);
+		readings++;
+		return fails-- > 0 ? Promise.reject(new TypeError("no")) : fetched(path, ...more);
+	}, true`)
+	const burst = 30
+	for n := range burst {
+		if err := write(url, token, slug, fmt.Sprintf("Quickly, number %d.", n+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ann.sees(t, "#unread", fmt.Sprint(2+burst))
+	if readings := run[int](t, ann.browser, `readings`); readings < 2 || readings > burst*2/3 {
+		t.Errorf("of %d notifications at once the list was read %d times, the first of which failed", burst, readings)
+	}
+	run[bool](t, ann.browser, `window.fetch = fetched, true`)
+
+	// What another window has read is seen when this one is looked at.
+	if err := act(http.MethodPut, url+"/api/notifications/read", login(t, url, "ann"), `{"notifications":{"upTo":1000000}}`); err != nil {
+		t.Fatal(err)
+	}
+	ann.looks(t)
+	ann.until(t, "what another window has read is read", func() bool { return run[bool](t, ann.browser, `document.querySelector("#unread").hidden`) })
+
+	// A page that is asked for, answered late, and not wanted any more takes nothing from the one that is shown.
+	run[bool](t, ann.browser, `window.late = 0, window.fetch = (path, ...more) =>
+		String(path).endsWith("/articles/`+slug+`") && !late++ ? new Promise((yes) => setTimeout(yes, 1500)).then(() => fetched(path, ...more)).finally(() => late++) : fetched(path, ...more), true`)
+	run[bool](t, ann.browser, `location.hash = "#/article/`+slug+`?again", true`)
+	ann.until(t, "it is asked for", func() bool { return run[int](t, ann.browser, `late`) > 0 })
+	run[bool](t, ann.browser, `location.hash = "#/article/`+slug+`", true`)
+	ann.until(t, "both are answered", func() bool { return run[int](t, ann.browser, `late`) == 3 })
+	bob.comments(t, "To the page that is shown.")
+	ann.sees(t, "#comments", "To the page that is shown.")
+	run[bool](t, ann.browser, `window.fetch = fetched, true`)
+
+	// Another login in a browser is seen by its windows.
+	for _, name := range []string{"bob", "ann"} {
+		run[bool](t, ann.browser, `fetch("/web/login", {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify({user: {email: "`+name+`@example.com", password: "correct horse"}})}), true`)
+		ann.sees(t, "#me", name)
+		ann.sees(t, "form.comment", "as "+name)
+		ann.until(t, "it is live", func() bool {
+			return run[string](t, ann.browser, `document.querySelector("#live-state").dataset.state`) == "connected"
+		})
+	}
+
 	// Another's channel is not to be heard.
 	var annID int64
 	if err := conn.QueryRow(t.Context(), "SELECT id FROM users WHERE username = 'ann'").Scan(&annID); err != nil {
@@ -75,7 +123,6 @@ func TestWebPage(t *testing.T) {
 	}
 
 	// Each instance dies, with comments through the other.
-	token := login(t, url, "bob")
 	written := 0
 	for _, dies := range []string{"app-1", "app-2"} {
 		through := addressOf(t, s, map[string]string{"app-1": "app-2", "app-2": "app-1"}[dies])
@@ -152,7 +199,10 @@ func TestWebPage(t *testing.T) {
 	ann.sees(t, "#comments", "Are you still there?")
 	ann.equals(t, conn, slug)
 
-	// Without Redis visitors read, and who wants to log in is told; with it, a visitor hears by the least of transports.
+	// Without Redis all read, and who wants to log in is told; with it, a visitor hears by the least of transports.
+	for _, w := range []*window{ann, bob} {
+		w.shows(t, "#/", "Latest")
+	}
 	if _, err := s.AddFault(t.Context(), stack.Fault{Service: "redis", Kind: stack.FaultKill}); err != nil {
 		t.Fatal(err)
 	}
@@ -160,8 +210,10 @@ func TestWebPage(t *testing.T) {
 	visitor.sees(t, "h1", "Welcome")
 	visitor.submit(t, ".sheet", map[string]string{"email": "bob@example.com", "password": "correct horse"})
 	visitor.sees(t, ".problem", "Login is not possible at the moment")
-	visitor.shows(t, "#/article/"+slug, "two windows")
-	visitor.equals(t, conn, slug)
+	for _, w := range []*window{visitor, ann, bob} { // two of whom were connected
+		w.shows(t, "#/article/"+slug, "two windows")
+		w.equals(t, conn, slug)
+	}
 	if err := s.ClearFaults(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +223,7 @@ func TestWebPage(t *testing.T) {
 	if err := write(url, token, slug, "Redis is back."); err != nil {
 		t.Fatal(err)
 	}
-	for _, w := range []*window{visitor, ann} {
+	for _, w := range []*window{visitor, ann, bob} {
 		w.sees(t, "#comments", "Redis is back.")
 		w.equals(t, conn, slug)
 	}
@@ -217,6 +269,12 @@ func (w *window) comments(t *testing.T, text string) {
 	t.Helper()
 	run[bool](t, w.browser, `(() => { const form = document.querySelector("form.comment"); form.querySelector("textarea").value = `+jsString(text)+`; form.requestSubmit(); return true; })()`)
 	w.sees(t, "#comments", text)
+}
+
+// looks is what a browser says when its window is shown again.
+func (w *window) looks(t *testing.T) {
+	t.Helper()
+	run[bool](t, w.browser, `document.dispatchEvent(new Event("visibilitychange"))`)
 }
 
 func (w *window) until(t *testing.T, what string, holds func() bool) {
@@ -288,7 +346,12 @@ func login(t *testing.T, url, name string) string {
 
 // write writes a comment by the API.
 func write(url, token, slug, text string) error {
-	request, err := http.NewRequest(http.MethodPost, url+"/api/articles/"+slug+"/comments", strings.NewReader(`{"comment":{"body":`+jsString(text)+`}}`))
+	return act(http.MethodPost, url+"/api/articles/"+slug+"/comments", token, `{"comment":{"body":`+jsString(text)+`}}`)
+}
+
+// act does something by the API.
+func act(method, url, token, body string) error {
+	request, err := http.NewRequest(method, url, strings.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -298,8 +361,8 @@ func write(url, token, slug, text string) error {
 		return err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusCreated {
-		return fmt.Errorf("POST comments: %s", response.Status)
+	if response.StatusCode >= http.StatusBadRequest {
+		return fmt.Errorf("%s %s: %s", method, request.URL.Path, response.Status)
 	}
 	return nil
 }

@@ -7,9 +7,11 @@ export const account = { user: null, channel: '', live: false };
 const seen = new Set();
 
 export class Failure extends Error {
-  constructor(status, message) {
+  constructor(status, message, headers) {
     super(message);
     this.status = status;
+    this.after = Number(headers?.get('Retry-After')) || 0; // seconds
+    this.away = headers?.get('Conduit-Away') ?? ''; // what cannot be asked: sessions
   }
 }
 
@@ -18,7 +20,7 @@ const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + '.';
 async function failure(answer) {
   const said = await answer.json().catch(() => ({}));
   const messages = Object.entries(said.errors ?? {}).flatMap(([field, all]) => all.map((message) => sentence(`${field} ${message}`)));
-  return new Failure(answer.status, messages.join(' ') || said.detail || said.title || `The server has answered ${answer.status}.`);
+  return new Failure(answer.status, messages.join(' ') || said.detail || said.title || `The server has answered ${answer.status}.`, answer.headers);
 }
 
 async function send(method, path, { body, headers = {} } = {}) {
@@ -28,7 +30,9 @@ async function send(method, path, { body, headers = {} } = {}) {
   if (body !== undefined) headers = { ...headers, 'Content-Type': 'application/json' };
   let answer;
   try {
-    answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    // What is only read is asked again; of what is not, somebody has to see what has become of it.
+    const signal = method === 'GET' ? AbortSignal.timeout(20000) : undefined;
+    answer = await fetch(path, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
   } catch {
     throw new Failure(0, 'The server cannot be reached.');
   }
@@ -50,8 +54,8 @@ export async function ask(method, path, options) {
   try {
     return await content(await send(method, (account.user ? '/web/api' : '/api') + path, options));
   } catch (error) {
-    // While sessions are away, what everybody may read is read as everybody does.
-    if (error.status === 503 && account.user && method === 'GET' && !own.test(path)) return content(await send(method, '/api' + path, options));
+    // While sessions are away, what everybody may read is read as everybody does. Who is refused for another reason is not to ask again at once.
+    if (error.away === 'sessions' && account.user && method === 'GET' && !own.test(path)) return content(await send(method, '/api' + path, options));
     if (error.status === 401 && account.user) dispatchEvent(new Event('session')); // it has ended
     throw error;
   }

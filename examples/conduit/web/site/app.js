@@ -39,9 +39,10 @@ async function show(focus = true) {
     const again = h('button', { type: 'button', onclick: () => show() }, 'Try again');
     next = { title: 'Conduit', elements: [h('h1', { tabindex: '-1' }, error.status === 404 ? 'There is no such page' : 'That did not work'), problem(error), error.status !== 404 && again] };
   }
-  if (number !== shows) return next.end?.();
+  if (number !== shows) return;
   page?.end?.();
   page = next;
+  page.begin?.(); // not before: it would take what the one that is shown listens to
   main.replaceChildren(...page.elements.filter(Boolean));
   main.removeAttribute('aria-busy');
   title = page.title;
@@ -90,22 +91,36 @@ async function leave() {
   show();
 }
 
-let looking;
+let looking; // a timer
+let wait = 0;
+let cut = false; // the connection has ended with its session
 
-// It may have ended, here or in another window; and where it cannot be asked, it is asked again.
-async function look() {
+// It may have ended, or be another's: here or in another window.
+async function look(event) {
+  if (event?.type === 'session') cut = true;
   clearTimeout(looking);
   try {
-    if (await session()) {
+    const other = await session();
+    if (other) {
       changed();
       show(false);
-    } else restart();
+    } else if (cut) restart();
+    cut = false;
+    wait = 0;
   } catch {
-    looking = setTimeout(look, 5000);
+    lookLater();
   }
 }
 
+// Where it cannot be asked it is asked again, by all pages that there are, and not by all at a time.
+function lookLater() {
+  clearTimeout(looking);
+  wait = Math.min(60000, wait ? 2 * wait : 4000);
+  looking = setTimeout(look, wait * (0.5 + Math.random()));
+}
+
 addEventListener('session', look);
+document.addEventListener('visibilitychange', (event) => document.visibilityState === 'visible' && look(event));
 addEventListener('unread', name);
 addEventListener('hashchange', (event) => {
   // The link to skip is none of a page.
@@ -116,7 +131,7 @@ addEventListener('hashchange', (event) => {
 try {
   await session();
 } catch {
-  looking = setTimeout(look, 5000); // what everybody may read is read meanwhile
+  lookLater(); // what everybody may read is read meanwhile
   account.live = true;
 }
 changed();

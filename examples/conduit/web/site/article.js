@@ -2,15 +2,17 @@
 import { account, ask } from '/web/api.js';
 import { announce, avatar, h, problem, when } from '/web/dom.js';
 import { favourite, tagList } from '/web/articles.js';
-import { connected, listen } from '/web/live.js';
+import { listen } from '/web/live.js';
+import { reader } from '/web/reader.js';
 
-/** The page of an article, and what ends it. */
+/** The page of an article, what begins when it is shown, and what ends it. */
 export async function articlePage(slug) {
   const path = `/articles/${encodeURIComponent(slug)}`;
   const { article, channel } = await ask('GET', path);
   const talk = comments(path, channel);
   return {
     title: article.title,
+    begin: talk.begin,
     end: talk.end,
     elements: [
       h(
@@ -30,10 +32,9 @@ export async function articlePage(slug) {
 function comments(path, channel) {
   const list = h('ol', { class: 'comments', id: 'comments' });
   const total = h('span', { class: 'total', id: 'comment-count' });
-  const notice = h('div');
+  const notice = h('div'); // of what was written
+  const trouble = h('div'); // of what is read
   const shown = new Map(); // rows by id
-  let asked = 0;
-  let known = 0;
   const gone = new Set(); // ids that were deleted: what is told of them may come later
 
   function add(comment, fresh) {
@@ -53,6 +54,11 @@ function comments(path, channel) {
 
   function drop(id) {
     gone.add(id);
+    hide(id);
+  }
+
+  // What is not there now may be with the next answer, which knows more.
+  function hide(id) {
     const row = shown.get(id);
     if (!row) return;
     const focused = row.contains(document.activeElement);
@@ -67,22 +73,21 @@ function comments(path, channel) {
     list.classList.toggle('none', shown.size === 0);
   }
 
-  // What is there now, whatever was shown; but for what has come since it was asked, and not if somebody who has asked later knows already.
+  // What is there now, whatever was shown; but for what has come since it was asked.
   async function load(headers) {
-    const number = ++asked;
     const before = [...shown.keys()];
     let all;
     try {
       all = (await ask('GET', `${path}/comments`, { headers })).comments;
     } catch (error) {
-      if (error.status !== 404) throw error;
-      notice.replaceChildren(problem(new Error('This article is not here any more: it was deleted, or has another title.')));
+      const missing = error.status === 404;
+      trouble.replaceChildren(problem(missing ? new Error('This article is not here any more: it was deleted, or has another title.') : error));
+      if (!missing) throw error;
       return;
     }
-    if (number < known) return;
-    known = number;
+    trouble.replaceChildren();
     const there = new Set(all.map((comment) => comment.id));
-    for (const id of before) if (!there.has(id)) drop(id);
+    for (const id of before) if (!there.has(id)) hide(id);
     for (const comment of all) add(comment, false);
     count();
   }
@@ -122,18 +127,27 @@ function comments(path, channel) {
     text.focus();
   }
 
-  const stop = listen(channel, {
-    refresh: (why, headers) => load(headers),
-    onPublication: async (told, { tags }) => {
+  const reading = reader(load, 1000);
+  const listener = {
+    refresh: (why, headers) => reading.read(headers),
+    onPublication: (told, { tags }) => {
       if (told.deleted) drop(told.deleted);
-      else if (told.changed) await load(tags.token ? { 'Causal-Token': tags.token } : {});
+      else if (told.changed) reading.read({ 'Causal-Token': tags.token }); // the next one is shown meanwhile
       else if (add(told.comment, true)) announce(`New comment by ${told.comment.author.username}`);
     },
-  });
-  if (!connected() || !channel) load({}).catch((error) => notice.replaceChildren(problem(error)));
+  };
+  let stop;
+  function begin() {
+    stop = listen(channel, listener);
+    reading.read(); // who is connected may not be able to listen
+  }
+  function end() {
+    stop?.();
+    reading.end();
+  }
 
   const form = account.user
     ? h('form', { class: 'comment', onsubmit: submit }, text, h('div', { class: 'row' }, h('small', null, `as ${account.user.username}`), send))
     : h('p', { class: 'hint' }, h('a', { href: '#/login' }, 'Log in'), ' or ', h('a', { href: '#/register' }, 'register'), ' to comment.');
-  return { element: h('section', { class: 'talk', 'aria-labelledby': 'talk-title' }, h('h2', { id: 'talk-title', tabindex: '-1' }, 'Comments ', total), form, notice, list), end: stop };
+  return { element: h('section', { class: 'talk', 'aria-labelledby': 'talk-title' }, h('h2', { id: 'talk-title', tabindex: '-1' }, 'Comments ', total), form, notice, trouble, list), begin, end };
 }

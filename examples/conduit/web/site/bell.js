@@ -1,7 +1,8 @@
 // The bell: what is for who looks, and how much of it is new.
 import { ask } from '/web/api.js';
 import { announce, avatar, h, icon, icons, when } from '/web/dom.js';
-import { connected, listen } from '/web/live.js';
+import { listen } from '/web/live.js';
+import { reader } from '/web/reader.js';
 
 const says = { article: 'has published', comment: 'has commented on', favorite: 'likes' };
 
@@ -14,8 +15,6 @@ export function bell(channel) {
   const panel = h('section', { id: 'notices', popover: 'auto', 'aria-label': 'Notifications' }, h('header', null, h('h2', null, 'Notifications'), read), list);
   let newest = 0;
   let unread = -1;
-  let before = Promise.resolve();
-  let waiting;
   let ended = false;
 
   async function load(headers) {
@@ -34,26 +33,14 @@ export function bell(channel) {
     unread = unreadCount;
   }
 
-  // One after the other, so that an older answer does not come last; those that wait are one, which has seen what each has.
-  function reload({ 'Causal-Token': token } = {}) {
-    if (!waiting) {
-      const next = { tokens: new Set() };
-      next.done = before.then(() => {
-        waiting = undefined;
-        return load(next.tokens.size ? { 'Causal-Token': [...next.tokens].join(', ') } : {});
-      });
-      before = next.done.catch(() => {});
-      waiting = next;
-    }
-    if (token) waiting.tokens.add(token);
-    return waiting.done;
-  }
+  // Many at once would use up what a user may ask in a minute.
+  const reading = reader(load, 3000);
 
   async function markRead() {
     read.disabled = true;
     try {
       await ask('PUT', '/notifications/read', { body: { notifications: { upTo: newest } } });
-      await reload();
+      reading.read({}, true);
       button.focus();
     } catch (error) {
       announce(error.message);
@@ -75,19 +62,20 @@ export function bell(channel) {
   }
 
   const stop = listen(channel, {
-    refresh: (why, headers) => reload(headers),
+    refresh: (why, headers) => reading.read(headers),
     // It is not waited for: the next one may come, and is read with it.
-    onPublication: (data, { tags }) => void reload({ 'Causal-Token': tags.token }).catch(() => {}),
+    onPublication: (data, { tags }) => void reading.read({ 'Causal-Token': tags.token }),
   });
-  if (!connected()) reload().catch(() => {});
+  reading.read(); // who is connected may not be able to listen
   // Another window may have read them.
-  const looked = () => document.visibilityState === 'visible' && rereload().catch(() => {});
+  const looked = () => document.visibilityState === 'visible' && reading.read();
   document.addEventListener('visibilitychange', looked);
   return {
     elements: [button, panel],
     end() {
       ended = true;
       stop();
+      reading.end();
       document.removeEventListener('visibilitychange', looked);
       document.body.dataset.unread = '';
     },

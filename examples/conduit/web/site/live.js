@@ -10,8 +10,6 @@ let off = '';
 const names = { websocket: 'WebSocket', stream: 'HTTP stream', sse: 'Server-sent events', poll: 'Long polling', '': '' };
 const states = { idle: 'Nothing to follow here', connecting: 'Connecting', connected: 'Live', waiting: 'Reconnecting', closed: 'Connecting' };
 
-export const connected = () => connection?.state === 'connected';
-
 /** Listens to a channel, in the place of who has before, until the function that it returns is called. */
 export function listen(channel, listener) {
   if (!channel) return () => {};
