@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,20 +34,15 @@ func TestTwoGateways(t *testing.T) {
 	want := "0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19"
 	until(t, "all is heard", func() bool { return l.all() == want })
 
-	away := two.connect(t, as("bob", ""))
-	missed := listen(t, away, "article:a")
-	if err := away.Disconnect(); err != nil {
-		t.Fatal(err)
-	}
+	away := &plain{url: func() string { return two.URL }}
+	away.visit(t, "article:a")()
 	one.publish(t, "article:a", 20)
 	one.publish(t, "article:a", 21)
-	if err := away.Connect(); err != nil {
-		t.Fatal(err)
-	}
+	leave := away.visit(t, "article:a")
 	one.publish(t, "article:a", 22)
-	until(t, "it has what it missed", func() bool { return missed.all() == "20 21 22" })
-	if missed.lost != 0 {
-		t.Error("it is told that something is lost")
+	until(t, "it has what it missed", func() bool { return away.heard.Load() == 22 })
+	if leave(); away.lost.Load() != 0 || away.gaps.Load() != 0 || away.offset != 23 {
+		t.Errorf("%d lost, %d gaps, at %d", away.lost.Load(), away.gaps.Load(), away.offset)
 	}
 }
 
@@ -202,27 +196,17 @@ func TestMuchIsRecovered(t *testing.T) {
 	t.Parallel()
 	everywhere(t, func(t *testing.T, where func(*realtime.Config)) {
 		g := open(t, quiet(where))
-		var cut atomic.Int64
-		c := g.connect(t, as("ann", ""), func(e client.ConnectingEvent) {
-			if e.Code != 0 { // not by itself
-				cut.Add(1)
-			}
-		})
-		l := listen(t, c, "article:a")
-		if err := c.Disconnect(); err != nil {
-			t.Fatal(err)
-		}
+		p := &plain{url: func() string { return g.URL }}
+		p.visit(t, "article:a")()
 		text := strings.Repeat("x", 10_000)
 		for i := range 100 {
-			g.publish(t, "article:a", fmt.Sprint(i, text))
+			g.publish(t, "article:a", fmt.Sprint(i+1, text))
 		}
-		if err := c.Connect(); err != nil {
-			t.Fatal(err)
-		}
-		until(t, "it has a megabyte", func() bool { l.mu.Lock(); defer l.mu.Unlock(); return len(l.heard) == 100 })
+		leave := p.visit(t, "article:a")
+		until(t, "it has a megabyte", func() bool { return p.heard.Load() == 100 })
 		time.Sleep(200 * time.Millisecond)
-		if cut.Load() > 0 || l.lost > 0 {
-			t.Errorf("it was cut off %d times, and told %d times that something is lost", cut.Load(), l.lost)
+		if !leave() || p.lost.Load() != 0 || p.gaps.Load() != 0 || p.offset != 100 {
+			t.Errorf("%d lost, %d gaps, at %d, or it was cut off", p.lost.Load(), p.gaps.Load(), p.offset)
 		}
 	})
 }
@@ -315,17 +299,28 @@ func TestInfoOfPublishers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ready := make(chan bool, 1)
-		s.OnSubscribed(func(client.SubscribedEvent) { ready <- true })
-		s.OnPublication(func(e client.PublicationEvent) { heard <- e.Info })
+		s.OnPublication(func(e client.PublicationEvent) {
+			select {
+			case heard <- e.Info:
+			default:
+			}
+		})
 		if err := s.Subscribe(); err != nil {
 			t.Fatal(err)
 		}
-		<-ready
-		if _, err := ann.Publish(t.Context(), channel, []byte(`1`)); err != nil {
-			t.Fatal(err)
-		}
-		if info := <-heard; info == nil || info.User != "ann" || string(info.ConnInfo) != want {
+		var info *client.ClientInfo
+		until(t, "it is heard", func() bool { // what is published before somebody listens is not
+			if _, err := ann.Publish(t.Context(), channel, []byte(`1`)); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case info = <-heard:
+				return true
+			case <-time.After(50 * time.Millisecond):
+				return false
+			}
+		})
+		if info == nil || info.User != "ann" || string(info.ConnInfo) != want {
 			t.Errorf("%s: %+v", channel, info)
 		}
 	}

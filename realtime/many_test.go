@@ -2,6 +2,7 @@ package realtime_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -79,8 +80,38 @@ func (p *plain) once(ctx context.Context, channel string) bool {
 }
 
 type told struct {
-	Data   int64
+	Data   json.RawMessage
 	Offset uint64
+}
+
+// number is what the data begins with.
+func (t told) number() (n int64) {
+	for _, digit := range bytes.TrimPrefix(t.Data, []byte(`"`)) {
+		if digit < '0' || digit > '9' {
+			break
+		}
+		n = 10*n + int64(digit-'0')
+	}
+	return n
+}
+
+// visit listens until leave is called, which reports whether it was connected until then.
+func (p *plain) visit(t *testing.T, channel string) (leave func() bool) {
+	t.Helper()
+	p.online.Store(false)
+	ctx, cancel := context.WithCancel(t.Context())
+	var visiting sync.WaitGroup
+	var early atomic.Bool
+	visiting.Go(func() {
+		p.once(ctx, channel)
+		early.Store(ctx.Err() == nil)
+	})
+	until(t, "it listens", p.online.Load)
+	return func() bool {
+		cancel()
+		visiting.Wait()
+		return !early.Load()
+	}
 }
 
 func (p *plain) take(line string) {
@@ -120,7 +151,7 @@ func (p *plain) publication(t told) {
 		p.gaps.Add(1)
 	}
 	p.offset = t.Offset
-	p.heard.Store(t.Data)
+	p.heard.Store(t.number())
 }
 
 // Two gateways are drained in turn under 2,000 connections: all come to the other one, no faster than its limit of handshakes, and miss nothing.
