@@ -51,7 +51,7 @@ const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const status = (code, body = {}, headers = {}) => new Response(JSON.stringify(body), { status: code, headers });
 
 async function until(what, is) {
-  for (let n = 0; n < 400; n++, await sleep(10)) if (is()) return;
+  for (let n = 0; n < 2000; n++, await sleep(10)) if (is()) return;
   throw new Error(`it does not come that ${what}`);
 }
 
