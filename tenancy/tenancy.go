@@ -2,8 +2,9 @@
 // which keep tenants apart, such as a cache's keys or an event's envelope, need not be told
 // by each call, and cannot be told by a caller who forgets to.
 //
-// It only carries. Who the tenant of a request is, authentication says; that no row of
-// another tenant is touched, PostgreSQL's row-level security.
+// [HTTP] is middleware that finds the tenant of a request, by its host, a header, or what
+// authentication says. That no row of another tenant is touched, PostgreSQL's row-level
+// security sees to.
 package tenancy
 
 import (
