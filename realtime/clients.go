@@ -138,13 +138,7 @@ func (g *Gateway) connected(c *centrifuge.Client) {
 		}()
 	})
 	c.OnPublish(func(e centrifuge.PublishEvent, answer centrifuge.PublishCallback) {
-		options, err := g.mayPublish(c.Context(), e.Channel, e.Data, e.ClientInfo)
-		if err != nil {
-			answer(centrifuge.PublishReply{}, err)
-			return
-		}
-		result, err := g.node.Publish(e.Channel, e.Data, centrifuge.WithHistory(options.HistorySize, options.HistoryTTL), centrifuge.WithClientInfo(options.ClientInfo))
-		g.metrics.told(c.Context(), e.Channel, err)
+		result, err := g.publishBy(c.Context(), *e.ClientInfo, e.Channel, e.Data)
 		answer(centrifuge.PublishReply{Result: &result}, err)
 	})
 	c.OnPresence(func(e centrifuge.PresenceEvent, answer centrifuge.PresenceCallback) {
@@ -298,26 +292,28 @@ func (g *Gateway) permit(ctx context.Context, may Permission, c Channel) error {
 	}
 }
 
-// mayPublish says how a client publishes, or that it does not.
-func (g *Gateway) mayPublish(ctx context.Context, text string, data []byte, by *centrifuge.ClientInfo) (options centrifuge.PublishOptions, err error) {
+// publishBy publishes what a client sends, if it may.
+func (g *Gateway) publishBy(ctx context.Context, who centrifuge.ClientInfo, text string, data []byte) (result centrifuge.PublishResult, err error) {
 	channel, n, err := g.channel(ctx, text)
 	if err == nil {
 		err = g.permit(ctx, n.Publish, channel)
 	}
 	if err != nil {
-		return options, err
+		return result, err
 	}
 	// A client of the binary protocol may send anything, and what is no JSON breaks the messages of all others.
 	if !json.Valid(data) || len(data) > g.c.MaxMessageBytes {
-		return options, centrifuge.ErrorBadRequest
+		return result, centrifuge.ErrorBadRequest
 	}
-	options.HistorySize, options.HistoryTTL = n.History, n.HistoryAge
-	who := *by
 	if !n.Presence && !n.JoinLeave {
 		who.ConnInfo = nil // it is for those who see who is there
 	}
-	options.ClientInfo = &who
-	return options, nil
+	result, err = g.node.Publish(text, data, centrifuge.WithHistory(n.History, n.HistoryAge), centrifuge.WithClientInfo(&who))
+	g.metrics.published(ctx, channel.Namespace, time.Time{}, result, false, err)
+	if err != nil {
+		g.log.WarnContext(ctx, "realtime: a client's publication was not made", "namespace", channel.Namespace, "error", err)
+	}
+	return result, err
 }
 
 // mayAsk is of what those are told that listen.

@@ -160,12 +160,6 @@ func (m *metrics) handshake(ctx context.Context, outcome string) {
 	m.handshakes.Add(ctx, 1, metric.WithAttributes(attribute.String("outcome", outcome)))
 }
 
-// told is of what a client has published itself.
-func (m *metrics) told(ctx context.Context, text string, err error) {
-	c, _ := ParseChannel(text)
-	m.published(ctx, c.Namespace, time.Time{}, centrifuge.PublishResult{}, false, err)
-}
-
 func (m *metrics) published(ctx context.Context, namespace string, at time.Time, r centrifuge.PublishResult, late bool, err error) {
 	outcome := "published"
 	switch {

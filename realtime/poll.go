@@ -310,25 +310,15 @@ func (g *Gateway) publishOnce(w http.ResponseWriter, r *http.Request) {
 		refusePoll(w, centrifuge.ErrorTooManyRequests)
 		return
 	}
-	info := &centrifuge.ClientInfo{UserID: c.who.id(), ConnInfo: c.who.Info}
-	options, err := g.mayPublish(withClient(r.Context(), c), ask.Channel, ask.Data, info)
-	switch {
+	who := centrifuge.ClientInfo{UserID: c.who.id(), ConnInfo: c.who.Info}
+	switch _, err := g.publishBy(withClient(r.Context(), c), who, ask.Channel, ask.Data); {
+	case err == nil:
+		w.WriteHeader(http.StatusNoContent)
 	case errors.Is(err, centrifuge.ErrorPermissionDenied):
 		refuse(w, http.StatusForbidden, "permission denied")
-		return
 	case errors.Is(err, centrifuge.ErrorBadRequest):
 		refuse(w, http.StatusBadRequest, "the data is not JSON, or too long")
-		return
-	case err != nil:
+	default:
 		refusePoll(w, err)
-		return
 	}
-	_, err = g.node.Publish(ask.Channel, ask.Data, centrifuge.WithHistory(options.HistorySize, options.HistoryTTL), centrifuge.WithClientInfo(options.ClientInfo))
-	g.metrics.told(r.Context(), ask.Channel, err)
-	if err != nil {
-		g.log.WarnContext(r.Context(), "realtime: a client's publication was not made", "error", err)
-		refusePoll(w, err)
-		return
-	}
-	w.WriteHeader(http.StatusNoContent)
 }

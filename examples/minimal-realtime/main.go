@@ -32,6 +32,9 @@ import (
 //go:embed wall.html
 var page []byte
 
+// maxLine is in bytes: what is told is bounded, too.
+const maxLine = 1000
+
 type line struct {
 	ID   int64  `json:"id"`
 	Text string `json:"text"`
@@ -100,8 +103,12 @@ func wall(router *db.Router, driver events.Driver, gateway *realtime.Gateway, ke
 	})
 	api := http.NewServeMux()
 	api.HandleFunc("POST /lines", func(w http.ResponseWriter, r *http.Request) {
+		l := line{Text: r.FormValue("text")}
+		if l.Text == "" || len(l.Text) > maxLine {
+			http.Error(w, "a line has a text, and is no novel", http.StatusUnprocessableEntity)
+			return
+		}
 		err := router.InTx(r.Context(), func(ctx context.Context, tx pgx.Tx) error {
-			l := line{Text: r.FormValue("text")}
 			if err := tx.QueryRow(ctx, "INSERT INTO line (text) VALUES ($1) RETURNING id", l.Text).Scan(&l.ID); err != nil {
 				return err
 			}
